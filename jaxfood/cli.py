@@ -1,0 +1,106 @@
+"""What the commands share: flags made from the settings, one plain line for a user's mistake, JAX set up."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from jaxfood.config.schema import SECTIONS, Config, DeviceConfig
+from jaxfood.config.settings import describe
+from jaxfood.config.sources import VARIANTS, Source, read_texts, variants_of
+from jaxfood.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130  # what shells report after Ctrl-C
+
+
+class Parser(argparse.ArgumentParser):
+    """The command line of one command; a mistake in it is a UserError."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"python -m jaxfood.{command}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+    def parse_with_settings(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, Source]:
+        """Parse the arguments added so far and a flag `--SECTION.FIELD` for every setting.
+
+        Returns:
+            The command's own arguments, and the settings that were given.
+        """
+        own = self.format_usage().removeprefix("usage: ").strip()
+        self.usage = f"{own} [--SECTION.FIELD VALUE ...]"
+        for section in SECTIONS:
+            group = self.add_argument_group(section)
+            for name, fields in _settings_of(section).items():
+                text = _help(section, name, fields).replace("%", "%%")
+                flag = f"{section}.{name}"
+                group.add_argument(f"--{flag}", dest=flag, metavar="VALUE", default=argparse.SUPPRESS, help=text)
+        arguments, unknown = self.parse_known_args(argv)
+        for word in unknown:
+            flag = word.removeprefix("--").partition("=")[0]
+            if word.startswith("--") and "." in flag:
+                read_texts([(flag, "")])  # raises, naming the setting that may have been meant
+            self.error(f"unknown argument {word!r}")
+        given = {name: text for name, text in vars(arguments).items() if "." in name}
+        for name in given:
+            delattr(arguments, name)
+        return arguments, read_texts(given.items())
+
+
+def run(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
+    """Run a command and leave with its exit status: 0, or 2 and one plain line for a mistake of the user's."""
+    try:
+        main(None)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted{interrupt}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def set_up_jax(device: DeviceConfig) -> None:
+    """Choose the platform and the place of compiled steps. For commands; the library leaves JAX's settings alone."""
+    import jax
+
+    from jaxfood.data.cache import default_cache_dir
+
+    if device.platform:
+        jax.config.update("jax_platforms", {"gpu": "cuda"}.get(device.platform, device.platform))
+    if device.compilation_cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device.platform = {device.platform!r}: {reason}; choose another or leave it empty") from None
+
+
+def _settings_of(section: str) -> dict[str, dict[str, dataclasses.Field]]:
+    """The settings of a section: for each name its field in every variant that has it."""
+    settings: dict[str, dict[str, dataclasses.Field]] = {}
+    for variant in variants_of(section):
+        for field in dataclasses.fields(variant):
+            settings.setdefault(field.name, {})[getattr(variant, "name", "")] = field
+    return settings
+
+
+def _help(section: str, name: str, fields: dict[str, dataclasses.Field]) -> str:
+    """Meaning, what is accepted, and the default: one, or each variant's where they differ."""
+    if section in VARIANTS and name == "name":
+        return f"one of: {', '.join(fields)} (default: {getattr(Config(), section).name})"
+    field = next(iter(fields.values()))
+    defaults = {variant: f"{field.default!r}" for variant, field in fields.items()}
+    everywhere = len(fields) == len(variants_of(section))
+    if everywhere and len(set(defaults.values())) == 1:
+        default = defaults.popitem()[1]
+    else:
+        default = ", ".join(f"{variant} {value}" for variant, value in defaults.items())
+    return f"{field.metadata['meaning']} ({describe(field)}; default: {default})"

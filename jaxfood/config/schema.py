@@ -1,0 +1,97 @@
+"""Every setting: its default, its meaning and what it accepts. Nowhere else stands a default.
+
+The defaults are the recipe of the notes (HW3, Food-11): Adam 3e-4 with L2 1e-5, gradient norm clipped at 10,
+constant rate, batches of 64, 8 epochs, patience 5, seed 6666, 128 px.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from jaxfood.config.optimizers import Adam, OptimizerConfig
+from jaxfood.config.schedules import Constant, ScheduleConfig
+from jaxfood.config.settings import Section, setting
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    """Which pictures, and how large."""
+
+    section = "data"
+    source: str = setting(
+        "folder", "where pictures come from: drawn ones or a folder of yours", choices=("demo", "folder")
+    )
+    root: str = setting("", "the folder that holds the split folders")
+    train: str = setting("train", "training pictures: a folder (or .txt list) under root; several joined by +")
+    valid: str = setting("valid", "validation pictures: a folder (or .txt list) under root; several joined by +")
+    image_size: int = setting(128, "height and width in pixels after resizing", at_least=32, multiple_of=32)
+    fraction: float = setting(1.0, "share of each class's training pictures that is used", above=0, at_most=1)
+    skip_corrupt: bool = setting(False, "leave out pictures that cannot be read instead of stopping")
+    cache_dir: str = setting("", "where decoded pictures are kept; empty: $XDG_CACHE_HOME/jaxfood or ~/.cache/jaxfood")
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    """The classifier."""
+
+    section = "model"
+    num_classes: int = setting(11, "number of classes; labels run from 0 to one less", at_least=2)
+    dtype: str = setting(
+        "float32", "type to compute in; parameters and statistics stay float32", choices=("float32", "bfloat16")
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    """The loop."""
+
+    section = "train"
+    epochs: int = setting(8, "passes over the training pictures", at_least=1)
+    batch_size: int = setting(64, "pictures in one update, over all devices together", at_least=1)
+    patience: int = setting(5, "stop when more epochs than this in a row brought no new best", at_least=0)
+    seed: int = setting(6666, "seed of the first weights and of the order of pictures", at_least=0, below=2**31)
+    parallel: str = setting("jit", "how one step spans several devices", choices=("jit",))
+
+
+@dataclass(frozen=True)
+class CheckpointConfig(Section):
+    """What a run keeps beside the last checkpoint."""
+
+    section = "checkpoint"
+    keep_best: int = setting(1, "how many of the best checkpoints are kept, beside the last", at_least=1)
+    every: int = setting(0, "also save after each so many steps inside an epoch; 0: at its end only", at_least=0)
+
+
+@dataclass(frozen=True)
+class DeviceConfig(Section):
+    """What to compute on."""
+
+    section = "device"
+    platform: str = setting("", "cpu, gpu or tpu; empty: the best that JAX finds", choices=("", "cpu", "gpu", "tpu"))
+    count: int = setting(0, "number of devices; 0: all", at_least=0)
+    compilation_cache: bool = setting(True, "keep compiled steps on disk for the next start")
+
+
+@dataclass(frozen=True)
+class LoggingConfig(Section):
+    """What a run shows."""
+
+    section = "logging"
+    progress: bool = setting(True, "show progress bars")
+    tensorboard: bool = setting(False, "also write RUN/tensorboard (needs the extra: jaxfood[tensorboard])")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run, checked. `dataclasses.replace` makes a changed copy."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = Adam()
+    schedule: ScheduleConfig = Constant()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    device: DeviceConfig = DeviceConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+
+SECTIONS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(Config))

@@ -1,0 +1,96 @@
+"""What a setting is: a dataclass field that knows its meaning and what it accepts."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+from jaxfood.errors import UserError
+
+_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepts:
+    """The values a setting takes, beside its type."""
+
+    choices: tuple[str, ...] = ()
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    multiple_of: int | None = None
+    infinite: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not self.infinite)):
+            return False
+        return not (
+            (self.choices and value not in self.choices)
+            or (self.at_least is not None and value < self.at_least)
+            or (self.at_most is not None and value > self.at_most)
+            or (self.above is not None and value <= self.above)
+            or (self.below is not None and value >= self.below)
+            or (self.multiple_of is not None and value % self.multiple_of)
+        )
+
+    def describe(self, kind: type) -> str:
+        """For example "an integer, at least 1" or "one of: jit, pmap"."""
+        if self.choices:
+            return "one of: " + ", ".join(choice or '""' for choice in self.choices)
+        limits = {
+            "at least": self.at_least,
+            "at most": self.at_most,
+            "above": self.above,
+            "below": self.below,
+            "a multiple of": self.multiple_of,
+        }
+        return ", ".join(
+            [_KINDS[kind], *(f"{words} {limit:g}" for words, limit in limits.items() if limit is not None)]
+        )
+
+
+def setting(default: Any, meaning: str, **accepts: Any) -> Any:
+    """A dataclass field with its default, its meaning (shown by ``--help``) and what it accepts."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "accepts": Accepts(**accepts)})
+
+
+def kind_of(field: dataclasses.Field) -> type:
+    """The type of a setting: that of its default."""
+    return type(field.default)
+
+
+def describe(field: dataclasses.Field) -> str:
+    """What a setting accepts, in words."""
+    return field.metadata["accepts"].describe(kind_of(field))
+
+
+def check(name: str, field: dataclasses.Field, value: Any) -> Any:
+    """`value` in the setting's own type (an integer becomes a number), or a UserError that says what is accepted."""
+    kind = kind_of(field)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind or value not in field.metadata["accepts"]:
+        raise UserError(f"{name} = {value!r}: it takes {describe(field)}")
+    return value
+
+
+def parse(name: str, field: dataclasses.Field, text: str) -> Any:
+    """The value that a flag's text stands for, checked. Strings stand for themselves."""
+    kind = kind_of(field)
+    try:
+        value = {"true": True, "false": False}[text] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+        raise UserError(f"{name} = {text!r}: it takes {describe(field)}") from None
+    return check(name, field, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A section of the configuration; its values are checked wherever they come from."""
+
+    section: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = check(f"{self.section}.{field.name}", field, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
