@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from jaxfood.version import __version__
 
 if TYPE_CHECKING:
     from jaxfood.config import Config, load_config
@@ -35,6 +35,7 @@ __all__ = [
     "FoodClassifier",
     "TrainState",
     "UserError",
+    "__version__",
     "from_torch",
     "load_config",
     "load_run",

@@ -117,7 +117,9 @@ def merge(*sources: Source) -> Config:
     A source that chooses another optimizer (or schedule) drops what earlier ones said of it, but for `clip_norm`.
     """
     defaults = Config()
-    sections: dict[str, Any] = {section: _merge_section(section, getattr(defaults, section), sources) for section in SECTIONS}
+    sections: dict[str, Any] = {
+        section: _merge_section(section, getattr(defaults, section), sources) for section in SECTIONS
+    }
     config = dataclasses.replace(defaults, **sections)
     if config.data.root:
         root = str(Path(config.data.root).expanduser().absolute())

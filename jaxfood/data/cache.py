@@ -1,0 +1,293 @@
+"""Decode once: the pictures of an index as one uint8 array on disk, mapped into memory when it is used again.
+
+The notes' FoodDataset decodes every picture again in every epoch. Here the first run decodes all of them with threads;
+later ones stat the files and map the array, which takes milliseconds.
+
+A cache folder holds one entry for each index root and image size. An entry holds one version, named by the fingerprint
+of what it was made from and replaced when that changes. So load whole indices, and take subsets of `Pictures`: two
+subsets of one root would take turns in its entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+from jaxfood.data.decode import UNREADABLE, decode_picture
+from jaxfood.data.folder import PictureIndex, Positions
+from jaxfood.data.threads import map_in_threads
+from jaxfood.errors import UserError
+
+# Part of the fingerprint: raise it when the bytes of an entry would come out differently.
+FORMAT_VERSION = 1
+
+_ABANDONED_AFTER_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Decoded pictures and their labels.
+
+    Attributes:
+      images: uint8 [N, H, W, 3], RGB; from `load_pictures` a read-only memory map.
+      labels: int32 [N], -1 where there is no label.
+      paths: where the N pictures came from.
+      skipped: unreadable pictures that `skip_corrupt` left out of all the above.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    paths: tuple[Path, ...]
+    skipped: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def subset(self, positions: Positions) -> Pictures:
+        """The pictures at `positions` (integers, a mask or a slice), in that order; a slice copies nothing."""
+        rows = np.arange(len(self))[positions]
+        paths = tuple(self.paths[row] for row in rows)
+        return Pictures(self.images[positions], self.labels[rows], paths, self.skipped)
+
+    def __add__(self, other: Pictures) -> Pictures:
+        """These pictures, then those of `other`, copied into memory; both must have one image size."""
+        return Pictures(
+            np.concatenate((self.images, other.images)),
+            np.concatenate((self.labels, other.labels)),
+            self.paths + other.paths,
+            self.skipped + other.skipped,
+        )
+
+
+def default_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/jaxfood`, by default `~/.cache/jaxfood` (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxfood"
+
+
+def cache_folder(cache_dir: str | Path = "") -> Path:
+    """The cache folder that the setting `data.cache_dir` means; the empty string means the default."""
+    return Path(os.path.abspath(Path(cache_dir).expanduser())) if str(cache_dir) else default_cache_dir()
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turns failures to write below the cache folder `folder` (no permission, disk full) into UserError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot write to the cache folder {folder} ({reason}): mend that, or set data.cache_dir to another folder"
+        ) from error
+
+
+def load_pictures(
+    index: PictureIndex,
+    image_size: int,
+    *,
+    cache_dir: str | Path = "",
+    skip_corrupt: bool = False,
+    progress: bool = True,
+    description: str = "decoding",
+) -> Pictures:
+    """The pictures of `index`, each as uint8 [H, W, 3] with H = W = `image_size`, decoded at the first call only.
+
+    Args:
+      index: what to load, one picture at least; see the module's docstring about subsets.
+      image_size: side of the square every picture is resized to.
+      cache_dir: where entries live; the empty string means `default_cache_dir()`.
+      skip_corrupt: leave unreadable pictures out instead of refusing all; the caller reports `skipped`.
+      progress: whether to show a progress bar on standard error while decoding.
+      description: the bar's text.
+
+    Raises:
+      UserError: pictures are unreadable (all are named), or the cache folder cannot be written to.
+    """
+    if not len(index):
+        raise ValueError("an index of at least one picture is needed")
+    entry = _Entry(index, image_size, skip_corrupt, cache_folder(cache_dir))
+    pictures = entry.read()
+    if pictures is None:
+        bar = tqdm(total=len(index), desc=description, unit="picture", disable=not progress)
+        # Oddities of single files (EXIF data, very large pictures) are no news to the user if they decode.
+        with bar, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            entry.write(bar)
+        pictures = entry.read()
+    if pictures is None:
+        raise UserError(f"{entry.folder} cannot be read back: set data.cache_dir to a folder on a local disk")
+    return pictures
+
+
+class _Entry:
+    """The place of an index in the cache, and the version of it that the files make now.
+
+    `FINGERPRINT.json` is written before `FINGERPRINT.npy` is renamed into place, so a present array is a whole one.
+    """
+
+    def __init__(self, index: PictureIndex, image_size: int, skip_corrupt: bool, cache: Path) -> None:
+        self.index, self.image_size, self.skip_corrupt = index, image_size, skip_corrupt
+        self.folder = cache / _entry_name(index.root, image_size)
+        self.fingerprint = _fingerprint(index.paths, image_size, skip_corrupt)
+        self.array = self.folder / f"{self.fingerprint}.npy"
+        self.description = self.folder / f"{self.fingerprint}.json"
+
+    def read(self) -> Pictures | None:
+        """The pictures, or None where they are not cached as they are now, or damaged."""
+        try:
+            skipped = frozenset(json.loads(self.description.read_text())["skipped"])
+            images = np.lib.format.open_memmap(self.array, mode="r")
+        except (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError):
+            return None
+        paths = self.index.paths
+        kept = np.array([str(path) not in skipped for path in paths])
+        if images.dtype != np.uint8 or images.shape != (kept.sum(), self.image_size, self.image_size, 3):
+            return None
+        return Pictures(
+            images,
+            self.index.labels[kept],
+            tuple(path for path, keep in zip(paths, kept, strict=True) if keep),
+            tuple(path for path, keep in zip(paths, kept, strict=True) if not keep),
+        )
+
+    def write(self, bar: tqdm) -> None:
+        """Decodes the pictures into this entry, whole or not at all, and removes what it held before."""
+        writer = f"{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}"
+        temporary = self.folder / f"{self.fingerprint}~{writer}.tmp"
+        try:
+            with writing_to(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with temporary.open("wb") as file:
+                    unreadable = _decode_into(file, self.index.paths, self.image_size, bar)
+                self._check(unreadable)
+                self.description.write_text(json.dumps(self._describe(unreadable), indent=2))
+                os.replace(temporary, self.array)
+        except BaseException:
+            self._undo(temporary)
+            raise
+        self._remove_older()
+
+    def _check(self, unreadable: Sequence[Path]) -> None:
+        names = ", ".join(self.index.name(path) for path in unreadable)
+        if len(unreadable) == len(self.index):
+            raise UserError(f"none of the pictures in {self.index.root} can be read ({names}): check the files")
+        if unreadable and not self.skip_corrupt:
+            raise UserError(
+                f"{len(unreadable)} of the {len(self.index)} pictures in {self.index.root} cannot be read: {names}: "
+                "mend or remove them, or set data.skip_corrupt = true"
+            )
+
+    def _describe(self, unreadable: Sequence[Path]) -> dict[str, object]:
+        return {
+            "root": str(self.index.root),
+            "pictures": len(self.index),
+            "image_size": self.image_size,
+            "skip_corrupt": self.skip_corrupt,
+            "skipped": [str(path) for path in unreadable],
+            "format_version": FORMAT_VERSION,
+            "pillow": PIL.__version__,
+        }
+
+    def _undo(self, temporary: Path) -> None:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+            if not self.array.exists():
+                self.description.unlink(missing_ok=True)
+            self.folder.rmdir()  # fails, as it should, where an older version remains
+
+    def _remove_older(self) -> None:
+        for path in self.folder.iterdir():
+            if path.suffix == ".tmp" and not _is_abandoned(path):
+                continue
+            if path not in (self.array, self.description):
+                # Windows refuses to remove an array that another process has mapped.
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _entry_name(root: Path, image_size: int) -> str:
+    """A name that people can read (`food-train-128px-1a2b3c4d`), and that no other root and size has."""
+    readable = "-".join(re.sub(r"[^\w.]+", "_", part)[:24] for part in root.parts[-2:])
+    digest = hashlib.sha256(os.fsencode(root)).hexdigest()
+    return f"{readable}-{image_size}px-{digest[:8]}"
+
+
+def _fingerprint(paths: Sequence[Path], image_size: int, skip_corrupt: bool) -> str:
+    digest = hashlib.sha256(f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt}".encode())
+    for path in paths:
+        try:
+            stat = os.stat(path)
+            version = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:
+            version = "unreadable"
+        digest.update(b"\0" + os.fsencode(path) + b"\0" + version.encode())
+    return digest.hexdigest()[:32]
+
+
+def _decode_into(file: BinaryIO, paths: Sequence[Path], image_size: int, bar: tqdm) -> list[Path]:
+    """Writes the pictures to `file` in the order of `paths`, as np.save would; returns the unreadable ones.
+
+    Writing in order by plain writes, not into a memory map, leaves no gaps for unreadable pictures and makes a full
+    disk an OSError, where a memory map dies of SIGBUS.
+    """
+    _write_header(file, (len(paths), image_size, image_size, 3))
+    unreadable = []
+    with closing(map_in_threads(lambda path: _decode_or_none(path, image_size), paths)) as decoded:
+        for path, picture in zip(paths, decoded, strict=True):
+            if picture is None:
+                unreadable.append(path)
+            else:
+                file.write(picture.data)
+            bar.update()
+    file.seek(0)
+    _write_header(file, (len(paths) - len(unreadable), image_size, image_size, 3))
+    return unreadable
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    # NumPy pads the header so that the first dimension can change in place.
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _decode_or_none(path: Path, image_size: int) -> np.ndarray | None:
+    try:
+        return decode_picture(path, image_size)
+    except UNREADABLE:
+        return None
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Whether whoever was writing the temporary file is gone."""
+    with suppress(OSError, ValueError):
+        _, host, pid, _ = temporary.name.split("~")
+        # os.kill(pid, 0) asks whether the process lives; on Windows it would end it.
+        if host == platform.node() and os.name == "posix":
+            return not _is_alive(int(pid))
+    with suppress(OSError):
+        return time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER_SECONDS
+    return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

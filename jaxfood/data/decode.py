@@ -1,0 +1,49 @@
+"""From a picture file to an array of bytes."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# What Pillow's decoders raise on damaged, empty, foreign or monstrous files.
+UNREADABLE = (
+    OSError,  # with its UnidentifiedImageError
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    RuntimeError,  # the AVIF decoder's; a .jpg may hold anything
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def decode_picture(path: str | Path, image_size: int) -> np.ndarray:
+    """Decodes one picture to uint8 [H, W, 3] with H = W = `image_size`.
+
+    Equal to the bit to `Image.open(path).convert("RGB").resize((S, S), BILINEAR)`, which is what torchvision's
+    `Resize((S, S))` in the notes does to a PIL image; like it, this ignores the orientation in the EXIF data. The notes
+    do not convert to RGB, so that a CMYK or greyscale picture breaks their batch.
+
+    Raises:
+      one of UNREADABLE: the file is no picture that Pillow can read to its end.
+    """
+    with Image.open(path) as picture:
+        return np.asarray(_to_rgb(picture).resize((image_size, image_size), Image.Resampling.BILINEAR))
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        # 16 bits a pixel: keep the upper eight, where convert("RGB") may clip all above 255 to white.
+        grey = np.asarray(picture).clip(0, 65535) // 256
+        picture = Image.fromarray(grey.astype(np.uint8))
+    if picture.mode == "P" and "transparency" in picture.info:
+        # The same RGB, without Pillow's warning about transparency given as bytes.
+        picture = picture.convert("RGBA")
+    return picture.convert("RGB")

@@ -1,0 +1,102 @@
+"""The training and validation pictures that a configuration names."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxfood.config.schema import DataConfig
+from jaxfood.data.cache import Pictures, load_pictures
+from jaxfood.data.demo import demo_root
+from jaxfood.data.folder import PictureIndex, check_labels, index_pictures
+from jaxfood.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Decoded training and validation pictures, and the name of each class in label order."""
+
+    train: Pictures
+    valid: Pictures
+    classes: tuple[str, ...]
+
+
+def load_splits(data: DataConfig, num_classes: int, *, seed: int, progress: bool = True) -> Splits:
+    """Index both splits, check every label, then decode them (or find them decoded).
+
+    Args:
+        data: where the pictures are. `train` and `valid` may name several folders joined by `+`.
+        num_classes: labels must be below it.
+        seed: which pictures `data.fraction` takes.
+        progress: whether to show bars.
+
+    Raises:
+        UserError: a folder is missing or empty, a label is missing or too large, pictures cannot be read.
+    """
+    root = _root(data)
+    train = _index_split(root, "train", data.train)
+    valid = _index_split(root, "valid", data.valid, train[0].classes)
+    for index in (*train, *valid):
+        check_labels(index, num_classes)
+    train_pictures = _load(train, data, "train", progress)
+    if data.fraction < 1:
+        train_pictures = train_pictures.subset(_stratified(train_pictures.labels, data.fraction, seed))
+    return Splits(
+        train_pictures, _load(valid, data, "valid", progress), _class_names(root, train[0].classes, num_classes)
+    )
+
+
+def _root(data: DataConfig) -> Path:
+    if data.source == "demo":
+        return demo_root(data.cache_dir)
+    if not data.root:
+        raise UserError("data.root is not set: give the folder that holds train/ and valid/, or take --config demo")
+    if not Path(data.root).is_dir():
+        raise UserError(f"data.root = {data.root}: no such folder; check the path")
+    return Path(data.root)
+
+
+def _index_split(root: Path, split: str, names: str, classes: tuple[str, ...] = ()) -> list[PictureIndex]:
+    """The indexes of the folders that `names` joins by `+`, all counting their classes as the first does."""
+    indexes: list[PictureIndex] = []
+    for name in [names] if (root / names).exists() else names.split("+"):
+        if not (root / name).exists():
+            there = ", ".join(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())) or "no folders"
+            raise UserError(f"data.{split} = {names!r}: {root / name} does not exist; {root} holds: {there}")
+        indexes.append(index_pictures(root / name, indexes[0].classes if indexes else classes))
+    return indexes
+
+
+def _load(indexes: list[PictureIndex], data: DataConfig, split: str, progress: bool) -> Pictures:
+    parts = [
+        load_pictures(
+            index,
+            data.image_size,
+            cache_dir=data.cache_dir,
+            skip_corrupt=data.skip_corrupt,
+            progress=progress,
+            description=f"decoding {split}",
+        )
+        for index in indexes
+    ]
+    return sum(parts[1:], start=parts[0])
+
+
+def _stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Positions of a random share of each class (at least one picture of each), in their old order."""
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        positions = np.flatnonzero(labels == label)
+        chosen.append(rng.permutation(positions)[: max(1, round(fraction * len(positions)))])
+    return np.sort(np.concatenate(chosen))
+
+
+def _class_names(root: Path, folders: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
+    """Class folders' names, else the lines of `root/classes.txt`, else (and beyond them) the numbers themselves."""
+    names = folders
+    if not names and (root / "classes.txt").is_file():
+        lines = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
+    return tuple(names[label] if label < len(names) else str(label) for label in range(num_classes))

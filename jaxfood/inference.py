@@ -1,0 +1,57 @@
+"""Answers of trained runs for pictures."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxfood.config.schema import Config, DeviceConfig
+from jaxfood.data.batches import ResidentPictures
+from jaxfood.data.cache import load_pictures
+from jaxfood.data.folder import PictureIndex
+from jaxfood.errors import UserError
+from jaxfood.model.classifier import FoodClassifier
+from jaxfood.training.devices import make_mesh, on_every_device
+from jaxfood.training.run import load_run
+from jaxfood.training.step import predict_logits
+
+
+def predict_probabilities(
+    runs: Sequence[str | Path], index: PictureIndex, which: str | int = "best", *, progress: bool = True
+) -> np.ndarray:
+    """Class probabilities `[N, num_classes]` of an index's pictures, the mean over the runs.
+
+    Each run sees the pictures in its own size.
+
+    Args:
+        runs: work directories of runs with the same number of classes.
+        index: N pictures.
+        which: the checkpoint of each run: "best", "last" or a step.
+        progress: whether to show a bar while decoding.
+
+    Raises:
+        UserError: no such run or checkpoint, runs of different numbers of classes, pictures that cannot be read.
+    """
+    loaded = [load_run(run, which) for run in runs]
+    counts = {str(run): model.num_classes for run, (model, _, _) in zip(runs, loaded, strict=True)}
+    if len(set(counts.values())) > 1:
+        described = ", ".join(f"{run} has {count}" for run, count in counts.items())
+        raise UserError(f"the runs differ in their number of classes: {described}; give runs of the same classes")
+    return np.mean([_probabilities(*run, index, progress) for run in loaded], axis=0)
+
+
+def _probabilities(
+    model: FoodClassifier, variables: dict[str, Any], config: Config, index: PictureIndex, progress: bool
+) -> np.ndarray:
+    pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir, progress=progress)
+    mesh = make_mesh(DeviceConfig())  # this machine's devices, whatever the run was trained on
+    resident = ResidentPictures(pictures, mesh)
+    variables = on_every_device(variables, mesh)
+    predict = jax.jit(partial(predict_logits, model))
+    batches = resident.batches(np.arange(resident.size), config.train.batch_size)
+    logits = [predict(variables, batch["image"]) for batch in batches]
+    # Padding stands at the end of the last batch only.
+    return np.asarray(jax.nn.softmax(np.concatenate(jax.device_get(logits))[: resident.size]))

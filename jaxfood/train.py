@@ -1,0 +1,50 @@
+"""`python -m jaxfood.train`: train a classifier on a folder of pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxfood import cli
+from jaxfood.config import sources
+from jaxfood.errors import UserError
+
+DESCRIPTION = """Train an image classifier on a folder of pictures. Without --config and without any --data setting the
+demo recipe is taken: drawn pictures, no download. Settings not given keep the recipe's values."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, train, print."""
+    parser = cli.Parser("train", DESCRIPTION)
+    parser.add_argument("--config", help=f"a TOML file, or a recipe: {', '.join(sources.recipes())}")
+    parser.add_argument("--workdir", type=Path, help="the run's directory (default: the next free runs/NAME-N)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
+    how.add_argument("--overwrite", action="store_true", help="replace the run in --workdir")
+    arguments, flags = parser.parse_with_settings(argv)
+    recipe, workdir = arguments.config, arguments.workdir
+
+    if arguments.resume:
+        if workdir is None:
+            raise UserError("--resume needs --workdir RUN: which run goes on?")
+        from jaxfood.training.run import CONFIG, read_config
+
+        read_config(workdir)  # refuses what is no run
+        given = [] if recipe is None else [sources.read_toml(sources.find_config(recipe))]
+        config = sources.merge(sources.read_toml(workdir / CONFIG), *given, flags)
+    else:
+        if recipe is None and "data" not in flags.values:
+            recipe = "demo"
+            print("no --config and no --data setting: taking the demo recipe (drawn pictures, no download)")
+        given = [] if recipe is None else [sources.read_toml(sources.find_config(recipe))]
+        config = sources.merge(*given, flags)
+
+    cli.set_up_jax(config.device)
+    from jaxfood.training.loop import train_and_evaluate
+    from jaxfood.training.run import next_workdir
+
+    if workdir is None:
+        workdir = next_workdir(Path(recipe).stem if recipe else "run")
+    train_and_evaluate(config, workdir, resume=arguments.resume, overwrite=arguments.overwrite)
+
+
+if __name__ == "__main__":
+    cli.run(main)
