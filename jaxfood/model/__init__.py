@@ -1,0 +1,1 @@
+"""What is learned: the classifier, and its weights in PyTorch's form."""

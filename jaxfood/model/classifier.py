@@ -1,0 +1,74 @@
+"""The CNN of the notes (`Classifier`) in Flax Linen."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+from flax.typing import Dtype
+
+from jaxfood.model.layers import BatchNorm, conv3x3, max_pool_2x2, torch_uniform
+
+FEATURES = (64, 128, 256, 512, 512)
+HIDDEN = (1024, 512)
+
+
+class ConvBlock(nn.Module):
+    """Convolution 3x3, BatchNorm, 2x2 max pooling, ReLU: `[B, H, W, in]` to `[B, H/2, W/2, features]`.
+
+    The notes take ReLU before pooling. The two commute, in value and gradient, and this order is a quarter of the work.
+    """
+
+    features: int
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        init = torch_uniform(fan_in=9 * x.shape[-1])
+        kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", init, (self.features,))
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
+        x = BatchNorm(name="norm")(conv3x3(x, kernel), conv_bias=bias, train=train, mask=mask)
+        return nn.relu(max_pool_2x2(x))
+
+
+class FoodClassifier(nn.Module):
+    """The notes' `Classifier`: five blocks of convolution and pooling, three fully connected layers.
+
+    Equal to the PyTorch module for equal weights (`jaxfood.from_torch`); starts from PyTorch's default distributions.
+
+    Attributes:
+        num_classes: number of classes.
+        dtype: type to compute in; None is that of images and parameters together (float32, or float64 under
+            `jax.enable_x64` with float64 parameters). Statistics and logits are at least float32.
+    """
+
+    num_classes: int = 11
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
+        """Logits `[B, num_classes]` of images `[B, H, W, 3]` in [0, 1], H and W divisible by 32.
+
+        With `train=True` BatchNorm takes the batch's statistics and `batch_stats` must be mutable. `mask` `[B]` is 1
+        for pictures and 0 for padding.
+
+        Raises:
+            TypeError: the images are integers.
+            ValueError: the images have another shape.
+        """
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise TypeError(f"images are {images.dtype}: give floating-point values in [0, 1] (divide uint8 by 255)")
+        if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] % 32 or images.shape[2] % 32:
+            raise ValueError(f"images have shape {images.shape}: give [B, H, W, 3] with H and W divisible by 32")
+        x = images
+        for i, features in enumerate(FEATURES, start=1):
+            x = ConvBlock(features, dtype=self.dtype, name=f"block{i}")(x, train=train, mask=mask)
+        x = x.reshape(x.shape[0], -1)  # height, width, channel: PyTorch flattens channel, height, width
+        for i, features in enumerate(HIDDEN, start=1):
+            x = nn.relu(self._dense(x, features, name=f"dense{i}"))
+        x = self._dense(x, self.num_classes, name="head")
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+    def _dense(self, x: jax.Array, features: int, name: str) -> jax.Array:
+        init = torch_uniform(fan_in=x.shape[-1])
+        return nn.Dense(features, dtype=self.dtype, kernel_init=init, bias_init=init, name=name)(x)
