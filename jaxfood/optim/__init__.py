@@ -1,0 +1,1 @@
+"""How it is learned: optimizers, schedules and losses, with PyTorch's meaning."""

@@ -1,0 +1,1 @@
+"""The loop: state, step, devices, checkpoints, log."""

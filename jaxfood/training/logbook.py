@@ -1,0 +1,146 @@
+"""What a run tells: lines on the terminal and in log.txt, metrics.jsonl, TensorBoard, the progress bar."""
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from jaxfood.config.schema import LoggingConfig
+from jaxfood.errors import UserError
+from jaxfood.files import write_whole
+
+METRICS = "metrics.jsonl"
+
+
+class Writer(Protocol):
+    """Where scalars go beside metrics.jsonl."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoWriter:
+    """Takes scalars and does nothing with them."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def check_tensorboard(logging: LoggingConfig) -> None:
+    """Check that TensorBoard can be written to if the configuration asks for it.
+
+    Raises:
+        UserError: tensorboardX is not installed.
+    """
+    if logging.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError("logging.tensorboard = true needs tensorboardX: pip install 'jaxfood[tensorboard]'")
+
+
+def make_writer(workdir: Path, logging: LoggingConfig, step: int) -> Writer:
+    """A TensorBoard writer that drops what an earlier attempt wrote after `step`, or one that does nothing."""
+    if not logging.tensorboard:
+        return NoWriter()
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+
+class Logbook:
+    """The records of one run, going on from `step`."""
+
+    def __init__(self, workdir: Path, logging: LoggingConfig, step: int = 0) -> None:
+        self._log = workdir / "log.txt"
+        self._metrics = workdir / METRICS
+        self._writer = make_writer(workdir, logging, step)
+        self._progress = logging.progress
+        kept = [record for record in read_metrics(self._metrics) if record["step"] <= step]
+        write_whole(self._metrics, "".join(json.dumps(record) + "\n" for record in kept))
+        self._recorded = {record["step"] for record in kept}
+
+    def line(self, text: str) -> None:
+        """A line on standard output and in log.txt."""
+        tqdm.write(text)
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl and TensorBoard's scalars, unless that step has them."""
+        if record["step"] in self._recorded:
+            return
+        self._recorded.add(record["step"])
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if name not in ("epoch", "step"):
+                self._writer.add_scalar(name, value, record["step"])
+
+    def bar(self, total: int, description: str, start: int = 0) -> "Bar":
+        """A progress bar over the steps of an epoch."""
+        return Bar(total, description, start, shown=self._progress)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Bar:
+    """A progress bar that asks for the metrics, and so waits for the device, about once a second."""
+
+    def __init__(self, total: int, description: str, start: int, *, shown: bool) -> None:
+        self._bar = tqdm(total=total, initial=start, desc=description, unit="step", leave=False, disable=not shown)
+        self._shown = shown
+        self._last = time.monotonic()
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def update(self, step: int, read: Callable[[], Mapping[str, float]]) -> None:
+        """Step `step` was started; `read()` waits for it and gives the metrics to show."""
+        if self._shown and time.monotonic() - self._last > 1:
+            self._bar.set_postfix({name: f"{value:.4f}" for name, value in read().items()}, refresh=False)
+            self._bar.update(step - self._bar.n)
+            self._last = time.monotonic()
+
+
+class Stopwatch:
+    """Seconds spent on each kind of work; what is timed inside another is not counted twice."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, work: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[work] = self.seconds.get(work, 0.0) + time.perf_counter() - start
+
+    def split(self) -> str:
+        """For example "decode 3.1 s, train 90.2 s, other 0.4 s"."""
+        total = time.perf_counter() - self._started
+        other = total - sum(self.seconds.values())
+        return ", ".join(f"{work} {seconds:.1f} s" for work, seconds in (self.seconds | {"other": other}).items())
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl, torn lines left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # a process that died while writing leaves half a line
+    return records

@@ -1,0 +1,126 @@
+"""RUN: a run's work directory, how one begins, goes on and is read again."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxfood.config.schema import Config
+from jaxfood.config.sources import all_settings, merge, read_toml, to_toml
+from jaxfood.errors import UserError
+from jaxfood.files import write_whole
+from jaxfood.model.classifier import FoodClassifier
+from jaxfood.training.checkpoint import CHECKPOINTS, Checkpoints, Memory
+from jaxfood.training.logbook import METRICS
+from jaxfood.training.state import TrainState, init_variables, make_model
+from jaxfood.training.step import zero_sums
+
+CONFIG = "config.toml"
+CLASSES = "classes.txt"
+_OWN = (CONFIG, CLASSES, METRICS, "log.txt", "tensorboard", CHECKPOINTS)
+_CHANGEABLE = ("train.epochs", "train.patience", "device.", "logging.")
+
+
+def is_run(workdir: Path) -> bool:
+    """Whether a directory is a run's."""
+    return (workdir / CONFIG).is_file() and (workdir / CHECKPOINTS).is_dir()
+
+
+def next_workdir(name: str, parent: Path = Path("runs")) -> Path:
+    """The next free `runs/NAME-N`."""
+    taken = [path.name.removeprefix(f"{name}-") for path in parent.glob(f"{name}-*")]
+    return parent / f"{name}-{max((int(number) for number in taken if number.isdecimal()), default=0) + 1}"
+
+
+def check_free(workdir: Path, *, overwrite: bool) -> None:
+    """Check that a new run may begin in a directory.
+
+    Raises:
+        UserError: it is a run and `overwrite` is not given, or it holds something else.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} is a file; choose another --workdir")
+    if is_run(workdir):
+        if not overwrite:
+            raise UserError(
+                f"{workdir} is a run already: go on with --resume, replace it with --overwrite, or take another"
+            )
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise UserError(f"{workdir} is not empty and not a run; choose another --workdir")
+
+
+def begin(workdir: Path, config: Config, classes: Sequence[str], *, overwrite: bool = False) -> None:
+    """Make a directory a run's, replacing what an earlier run wrote there (and nothing else) with `overwrite`."""
+    check_free(workdir, overwrite=overwrite)
+    for name in _OWN:
+        path = workdir / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    (workdir / CHECKPOINTS).mkdir(parents=True)
+    write_whole(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
+    write_whole(workdir / CONFIG, to_toml(config))
+
+
+def begin_from(workdir: Path, config: Config, variables: Mapping[str, Any]) -> None:
+    """Make a directory the run of given variables: step 0, nothing trained yet, which `--resume` goes on from."""
+    begin(workdir, config, [str(label) for label in range(config.model.num_classes)])
+    with Checkpoints(workdir) as checkpoints:
+        state = TrainState.create(config, variables, total_steps=config.train.epochs)
+        checkpoints.save(state, zero_sums(updates=True), Memory(num_train=0, steps_per_epoch=0))
+
+
+def read_config(workdir: Path) -> Config:
+    """The configuration of a run.
+
+    Raises:
+        UserError: the directory is no run.
+    """
+    if not is_run(workdir):
+        missing = "it does not exist" if not workdir.exists() else f"it has no {CONFIG} with {CHECKPOINTS}/ beside it"
+        raise UserError(f"{workdir} is not a run: {missing}; name the work directory of a training")
+    return merge(read_toml(workdir / CONFIG))
+
+
+def check_resumable(stored: Config, wanted: Config) -> None:
+    """Check that a run may go on under another configuration.
+
+    Raises:
+        UserError: more is changed than epochs, patience, device and logging settings.
+    """
+    before, after = dict(all_settings(stored)), dict(all_settings(wanted))
+    changed = [
+        f"{name} ({before.get(name, 'unset')} -> {after.get(name, 'unset')})"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and not name.startswith(_CHANGEABLE)
+    ]
+    if changed:
+        raise UserError(
+            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, device and logging "
+            "settings: leave the others out, or begin a new run"
+        )
+
+
+def load_run(workdir: str | Path, which: str | int = "best") -> tuple[FoodClassifier, dict[str, Any], Config]:
+    """A trained classifier: the model, its variables and the run's configuration.
+
+    The number of devices it was trained on does not matter.
+
+    Args:
+        workdir: the run's work directory.
+        which: "best" (highest validation accuracy), "last", or the step of a checkpoint that the run kept.
+
+    Raises:
+        UserError: no run, no such checkpoint, or a checkpoint that does not fit the configuration.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    target = jax.eval_shape(lambda: init_variables(config))
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), target)
+    with Checkpoints(workdir) as checkpoints:
+        variables = checkpoints.restore_variables(checkpoints.find(which), target)
+    return make_model(config.model), variables, config

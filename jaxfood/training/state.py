@@ -1,0 +1,71 @@
+"""TrainState: everything one update reads and writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxfood.config.schema import Config, ModelConfig
+from jaxfood.model.classifier import FoodClassifier
+from jaxfood.optim.optimizers import make_optimizer
+
+
+def make_model(config: ModelConfig) -> FoodClassifier:
+    """The classifier of a configuration."""
+    return FoodClassifier(config.num_classes, dtype=jnp.bfloat16 if config.dtype == "bfloat16" else None)
+
+
+def init_variables(config: Config) -> dict[str, Any]:
+    """Fresh `{"params": ..., "batch_stats": ...}`, from `train.seed` alone."""
+    images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
+    return jax.jit(make_model(config.model).init)(jax.random.key(config.train.seed), images)
+
+
+class TrainState(struct.PyTreeNode):
+    """Parameters, statistics and the optimizer's state after `step` updates.
+
+    The static fields hold what the compiled step is made from and nothing else, so that two states of equal
+    configuration share one compiled step.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: optax.OptState
+    config: Config = struct.field(pytree_node=False)
+    total_steps: int = struct.field(pytree_node=False)
+
+    @classmethod
+    def create(cls, config: Config, variables: Mapping[str, Any], total_steps: int) -> "TrainState":
+        """The state before the first update.
+
+        Args:
+            config: `model`, `optimizer` and `schedule` are read.
+            variables: `{"params": ..., "batch_stats": ...}`; copied, so they stay valid when the state is donated.
+            total_steps: updates in the whole run, for schedules that end with it.
+        """
+        copies = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), dict(variables))
+        relevant = Config(model=config.model, optimizer=config.optimizer, schedule=config.schedule)
+        return cls(
+            step=jnp.zeros([], jnp.int32),
+            params=copies["params"],
+            batch_stats=copies["batch_stats"],
+            opt_state=make_optimizer(relevant, total_steps).init(copies["params"]),
+            config=relevant,
+            total_steps=total_steps,
+        )
+
+    @property
+    def model(self) -> FoodClassifier:
+        return make_model(self.config.model)
+
+    @property
+    def tx(self) -> optax.GradientTransformation:
+        return make_optimizer(self.config, self.total_steps)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        return {"params": self.params, "batch_stats": self.batch_stats}

@@ -1,0 +1,107 @@
+"""One update and one evaluation: pure functions of state and batch.
+
+A batch is `{"image": [B, H, W, 3], "label": [B]}` with an optional `"mask"` `[B]`, 1 for pictures and 0 for padding.
+Images are uint8 (divided by 255 here, on the device) or floating-point in [0, 1].
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxfood.model.classifier import FoodClassifier
+from jaxfood.optim.losses import cross_entropy
+from jaxfood.training.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+Sums = dict[str, jax.Array]
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 images in [0, 1], as torchvision's `ToTensor`; floating-point images as they are."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def batch_sums(logits: jax.Array, batch: Batch) -> Sums:
+    """Sums over the batch's pictures, padding left out: of the loss, of right answers, of pictures."""
+    mask = jnp.asarray(batch.get("mask", jnp.ones(len(logits))), logits.dtype)
+    right = jnp.argmax(logits, axis=-1) == batch["label"]
+    return {
+        "loss": jnp.sum(cross_entropy(logits, batch["label"]) * mask),
+        "correct": jnp.sum(right * mask),
+        "count": jnp.sum(mask),
+    }
+
+
+def means(sums: Sums) -> Sums:
+    """Loss and accuracy of a picture, and the gradient norm of an update where there was one."""
+    count = jnp.maximum(sums["count"], 1)
+    result = {"loss": sums["loss"] / count, "accuracy": sums["correct"] / count}
+    if "updates" in sums:
+        result["grad_norm"] = sums["grad_norm"] / jnp.maximum(sums["updates"], 1)
+    return result
+
+
+def loss_fn(model: FoodClassifier, params: Any, batch_stats: Any, batch: Batch) -> tuple[jax.Array, tuple[Any, Sums]]:
+    """Mean cross-entropy of a training batch; beside it the new running statistics and the batch's sums."""
+    logits, new_variables = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        to_float(batch["image"]),
+        train=True,
+        mask=batch.get("mask"),
+        mutable=["batch_stats"],
+    )
+    sums = batch_sums(logits, batch)
+    return means(sums)["loss"], (new_variables["batch_stats"], sums)
+
+
+def update(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+    """One update: the new state, and the batch's sums with the gradient's norm before clipping."""
+    grad_fn = jax.grad(partial(loss_fn, state.model), has_aux=True)
+    grads, (batch_stats, sums) = grad_fn(state.params, state.batch_stats, batch)
+    updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
+    new_state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return new_state, sums | {"grad_norm": optax.tree.norm(grads), "updates": jnp.ones([])}
+
+
+@partial(jax.jit, donate_argnums=0)
+def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update. `state` is donated: use the returned one.
+
+    Returns:
+        The new state, and the batch's `loss`, `accuracy` and `grad_norm` (before clipping).
+    """
+    new_state, sums = update(state, batch)
+    return new_state, means(sums)
+
+
+def predict_logits(model: FoodClassifier, variables: Any, images: jax.Array) -> jax.Array:
+    """Logits `[B, num_classes]` by the running statistics."""
+    logits: Any = model.apply(variables, to_float(images), train=False)
+    return logits
+
+
+def zero_sums(*, updates: bool) -> Sums:
+    """Sums of nothing yet, for an epoch of updates or for an evaluation."""
+    names = ("loss", "correct", "count") + (("grad_norm", "updates") if updates else ())
+    return {name: jnp.zeros([]) for name in names}
+
+
+def add_update(state: TrainState, sums: Sums, batch: Batch) -> tuple[TrainState, Sums]:
+    """One update, and the epoch's sums with those of this batch."""
+    new_state, new_sums = update(state, batch)
+    return new_state, jax.tree.map(jnp.add, sums, new_sums)
+
+
+def add_evaluation(model: FoodClassifier, variables: Any, sums: Sums, batch: Batch) -> Sums:
+    """The sums with those of this batch under the running statistics."""
+    new_sums = batch_sums(predict_logits(model, variables, batch["image"]), batch)
+    return jax.tree.map(jnp.add, sums, new_sums)

@@ -1,0 +1,75 @@
+"""Eight virtual CPU devices, tiny pictures, and a configuration to train on them in seconds."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+# Before JAX is imported: it reads these when it starts.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxfood.config import Config, load_config
+
+TRAIN_PER_CLASS, VALID_PER_CLASS, NUM_CLASSES, NUM_TEST = 7, 3, 3, 5
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Comparisons with PyTorch skip where it is missing, unless JAXFOOD_REQUIRE_TORCH is set (as CI does)."""
+    if importlib.util.find_spec("torch") is not None:
+        return
+    if os.environ.get("JAXFOOD_REQUIRE_TORCH"):
+        pytest.exit("JAXFOOD_REQUIRE_TORCH is set and PyTorch is not installed", returncode=1)
+    for item in items:
+        if item.get_closest_marker("torch"):
+            item.add_marker(pytest.mark.skip(reason="compares with PyTorch, which is not installed"))
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_food(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in the homework's layout: three classes of small JPEGs that differ in colour, and noise."""
+    root = tmp_path_factory.mktemp("tiny_food")
+    rng = np.random.default_rng(0)
+
+    def draw(path: Path, label: int) -> None:
+        pixels = rng.integers(0, 120, (36, 44, 3))
+        pixels[..., label] += 110
+        Image.fromarray(pixels.astype(np.uint8)).save(path, quality=90)
+
+    for split, count in (("train", TRAIN_PER_CLASS), ("valid", VALID_PER_CLASS)):
+        (root / split).mkdir()
+        for label in range(NUM_CLASSES):
+            for number in range(count):
+                draw(root / split / f"{label}_{number}.jpg", label)
+    (root / "test").mkdir()
+    for number in range(NUM_TEST):
+        draw(root / "test" / f"{number + 1:04}.jpg", number % NUM_CLASSES)
+    return root
+
+
+@pytest.fixture
+def tiny_config(tiny_food: Path) -> Config:
+    """Two epochs of three steps on one device: 21 training pictures in batches of 8, the last one of 5."""
+    return load_config(
+        None,
+        (
+            f"data.root={tiny_food}",
+            "data.image_size=32",
+            "model.num_classes=3",
+            "train.batch_size=8",
+            "train.epochs=2",
+            "device.count=1",
+            "logging.progress=false",
+        ),
+    )

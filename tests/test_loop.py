@@ -1,0 +1,297 @@
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import NUM_CLASSES, TRAIN_PER_CLASS
+
+from jaxfood.config import Config, load_config
+from jaxfood.data import batches
+from jaxfood.errors import UserError
+from jaxfood.training import checkpoint, loop
+from jaxfood.training.checkpoint import Checkpoints
+from jaxfood.training.logbook import read_metrics
+from jaxfood.training.loop import train_and_evaluate
+from jaxfood.training.run import load_run
+
+STEPS_PER_EPOCH = 3  # 21 pictures in batches of 8
+
+
+def changed(config: Config, **sections: dict[str, Any]) -> Config:
+    """A copy with other settings: `changed(config, train={"epochs": 3})`."""
+    new = {name: dataclasses.replace(getattr(config, name), **values) for name, values in sections.items()}
+    return dataclasses.replace(config, **new)
+
+
+def steps(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """The same metrics (but for time) and the same last weights, to the last bit."""
+    for ours, theirs in zip(read_metrics(a / "metrics.jsonl"), read_metrics(b / "metrics.jsonl"), strict=True):
+        for name in ours.keys() - {"seconds", "images_per_second"}:
+            assert ours[name] == theirs[name], name
+    ours, theirs = load_run(a, "last")[1], load_run(b, "last")[1]
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+class Killed(BaseException):
+    """Stands for a process that dies."""
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_food: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
+    """An undisturbed run of three epochs."""
+    config = load_config(
+        None,
+        (
+            f"data.root={tiny_food}",
+            "data.image_size=32",
+            "model.num_classes=3",
+            "train.batch_size=8",
+            "train.epochs=3",
+            "device.count=1",
+            "logging.progress=false",
+            f"data.cache_dir={tmp_path_factory.mktemp('cache')}",
+        ),
+    )
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    train_and_evaluate(config, workdir)
+    return workdir, config
+
+
+def test_a_run_holds_what_the_contract_names(finished: tuple[Path, Config]) -> None:
+    workdir, config = finished
+    records = read_metrics(workdir / "metrics.jsonl")
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert [record["step"] for record in records] == [3, 6, 9]
+    for record in records:
+        assert record.keys() >= {"train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "learning_rate"}
+        assert record["images_per_second"] > 0
+        assert record["learning_rate"] == pytest.approx(3e-4)
+    assert load_config(workdir / "config.toml") == config
+    assert (workdir / "classes.txt").read_text() == "0\n1\n2\n"
+    log = (workdir / "log.txt").read_text()
+    assert "epoch 1/3" in log
+    assert log.count("new best") >= 1
+    best = max(records, key=lambda record: record["valid_accuracy"])
+    assert set(steps(workdir)) == {best["step"], 9}
+
+
+def test_metric_sums_count_every_picture_once(finished: tuple[Path, Config]) -> None:
+    workdir, _ = finished
+    for record in read_metrics(workdir / "metrics.jsonl"):
+        right = record["train_accuracy"] * NUM_CLASSES * TRAIN_PER_CLASS
+        assert right == pytest.approx(round(right), abs=1e-4)
+
+
+def test_interrupt_inside_an_epoch_and_resume_gives_the_same_run(
+    finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, config = finished
+    gather = batches.ResidentPictures.batches
+
+    def interrupted(self: Any, order: np.ndarray, batch_size: int, start: int = 0) -> Any:
+        for number, batch in enumerate(gather(self, order, batch_size, start)):
+            if len(order) == NUM_CLASSES * TRAIN_PER_CLASS and (self.seen, number) == (1, 1):
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+        self.seen += 1
+
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(batches.ResidentPictures, "seen", 0, raising=False)
+        patch.setattr(batches.ResidentPictures, "batches", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="--resume"):
+            train_and_evaluate(config, workdir)
+    assert steps(workdir)[-1] == STEPS_PER_EPOCH + 2
+    assert len(read_metrics(workdir / "metrics.jsonl")) == 1
+    train_and_evaluate(config, workdir, resume=True)
+    assert_same_run(workdir, whole)
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_a_killed_run_resumes_to_the_same_run(
+    finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    whole, config = finished
+    config = changed(config, checkpoint={"every": every})
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+
+        def die(*_: Any) -> None:
+            raise Killed
+
+        # Dies in the second epoch's evaluation: the epoch's updates are done, nothing of its end is saved.
+        evaluate = loop._Training._evaluate
+        patch.setattr(loop._Training, "_evaluate", lambda self: die() if self.step == 6 else evaluate(self))
+        with pytest.raises(Killed):
+            train_and_evaluate(config, workdir)
+    assert steps(workdir)[-1] == (4 if every else 3)
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "step": 6, "train_loss": 0.0}\n{"epoch": 3, "st')
+    train_and_evaluate(config, workdir, resume=True)
+    assert_same_run(workdir, whole)
+
+
+def test_metrics_of_a_safe_checkpoint_are_not_lost(
+    finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, config = finished
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+
+        def die(*_: Any) -> None:
+            raise Killed
+
+        patch.setattr(loop.Logbook, "metrics", die)  # the checkpoint is whole, its line is not yet written
+        with pytest.raises(Killed):
+            train_and_evaluate(config, workdir)
+    assert not read_metrics(workdir / "metrics.jsonl")
+    train_and_evaluate(config, workdir, resume=True)
+    assert_same_run(workdir, whole)
+
+
+def test_metrics_are_written_only_when_their_checkpoint_is_whole(
+    finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, config = finished
+    workdir = tmp_path / "run"
+    write = loop.Logbook.metrics
+
+    def check(self: Any, record: dict[str, Any]) -> None:
+        with Checkpoints(workdir) as checkpoints:
+            assert checkpoints.find(record["step"]) == record["step"]
+        write(self, record)
+
+    monkeypatch.setattr(loop.Logbook, "metrics", check)
+    train_and_evaluate(changed(config, train={"epochs": 1}), workdir)
+    assert len(read_metrics(workdir / "metrics.jsonl")) == 1
+
+
+def test_a_finished_run_says_so_and_more_epochs_go_on(
+    finished: tuple[Path, Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, config = finished
+    workdir = tmp_path / "run"
+    train_and_evaluate(changed(config, train={"epochs": 1}), workdir)
+    capsys.readouterr()
+    summary = train_and_evaluate(changed(config, train={"epochs": 1}), workdir, resume=True)
+    assert "finished after 1 of 1 epochs" in capsys.readouterr().out
+    assert summary["step"] == STEPS_PER_EPOCH
+    train_and_evaluate(config, workdir, resume=True)
+    assert_same_run(workdir, whole)
+    assert load_config(workdir / "config.toml").train.epochs == 3
+
+
+def test_resume_refuses_other_settings_by_name(finished: tuple[Path, Config]) -> None:
+    workdir, config = finished
+    other = changed(config, train={"batch_size": 4, "epochs": 9}, optimizer={"learning_rate": 0.5})
+    with pytest.raises(UserError) as error:
+        train_and_evaluate(other, workdir, resume=True)
+    assert "optimizer.learning_rate" in str(error.value)
+    assert "train.batch_size" in str(error.value)
+    assert "train.epochs (" not in str(error.value)
+
+
+def test_resume_refuses_other_pictures(finished: tuple[Path, Config], tmp_path: Path, tiny_food: Path) -> None:
+    import shutil
+
+    _, config = finished
+    root = tmp_path / "food"
+    shutil.copytree(tiny_food, root)
+    config = changed(config, data={"root": str(root), "cache_dir": str(tmp_path / "cache")})
+    train_and_evaluate(changed(config, train={"epochs": 1}), tmp_path / "run")
+    (root / "train" / "0_0.jpg").unlink()
+    with pytest.raises(UserError, match="21 pictures and there are 20 now"):
+        train_and_evaluate(config, tmp_path / "run", resume=True)
+
+
+def test_a_used_directory_is_refused_and_overwrite_takes_only_a_run(
+    finished: tuple[Path, Config], tmp_path: Path
+) -> None:
+    _, config = finished
+    config = changed(config, train={"epochs": 1})
+    workdir = tmp_path / "run"
+    train_and_evaluate(config, workdir)
+    (workdir / "mine.csv").write_text("keep me")
+    with pytest.raises(UserError, match=r"--resume.*--overwrite"):
+        train_and_evaluate(config, workdir)
+    train_and_evaluate(changed(config, train={"seed": 1}), workdir, overwrite=True)
+    assert (workdir / "mine.csv").read_text() == "keep me"
+    assert load_config(workdir / "config.toml").train.seed == 1
+
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="not empty and not a run"):
+            train_and_evaluate(config, tmp_path / "home", overwrite=overwrite)
+    assert (tmp_path / "home" / "thesis.txt").exists()
+
+
+def test_a_mistake_costs_nothing_of_an_earlier_run(finished: tuple[Path, Config]) -> None:
+    workdir, config = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    with pytest.raises(UserError, match="no such folder"):
+        train_and_evaluate(changed(config, data={"root": "/nowhere"}), workdir, overwrite=True)
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_early_stopping_and_the_first_of_equal_bests(
+    finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, config = finished
+    accuracies = iter([0.25, 0.5, 0.5, 0.25, 0.5, 0.75])
+    monkeypatch.setattr(loop._Training, "_evaluate", lambda self: {"loss": 1.0, "accuracy": next(accuracies)})
+    workdir = tmp_path / "run"
+    summary = train_and_evaluate(changed(config, train={"epochs": 9, "patience": 2}), workdir)
+    assert (summary["best_epoch"], summary["best_accuracy"], summary["epochs"]) == (2, 0.5, 5)
+    assert summary["stopped_early"]
+    assert "3 epochs in a row brought no new best (patience 2)" in (workdir / "log.txt").read_text()
+    with Checkpoints(workdir) as checkpoints:
+        assert checkpoints.find("best") == 2 * STEPS_PER_EPOCH
+        assert checkpoints.find("last") == 5 * STEPS_PER_EPOCH
+    # More patience lets it go on, with what it remembered.
+    summary = train_and_evaluate(changed(config, train={"epochs": 6, "patience": 3}), workdir, resume=True)
+    assert (summary["best_epoch"], summary["best_accuracy"], summary["epochs"]) == (6, 0.75, 6)
+
+
+def test_the_first_epoch_is_a_best_even_with_nothing_right() -> None:
+    memory = checkpoint.Memory(num_train=1, steps_per_epoch=1).after_epoch(1, 0.0)
+    assert (memory.best_epoch, memory.best_accuracy, memory.stale) == (1, 0.0, 0)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_mend(tiny_config: Config, tmp_path: Path) -> None:
+    config = changed(tiny_config, optimizer={"learning_rate": 1e30, "clip_norm": float("inf")})
+    with pytest.raises(UserError, match=r"training loss is (nan|inf).*learning_rate"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_eight_devices_train_as_one(finished: tuple[Path, Config], tmp_path: Path) -> None:
+    whole, config = finished
+    train_and_evaluate(changed(config, train={"epochs": 1}, device={"count": 8}), tmp_path / "run")
+    ours, theirs = (read_metrics(run / "metrics.jsonl")[0] for run in (tmp_path / "run", whole))
+    for name in ("train_loss", "valid_loss", "grad_norm"):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
+
+
+def test_tensorboard_gets_the_scalars(finished: tuple[Path, Config], tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    _, config = finished
+    train_and_evaluate(changed(config, train={"epochs": 1}, logging={"tensorboard": True}), tmp_path / "run")
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"valid_accuracy" in events.read_bytes()
+
+
+def test_the_library_door_and_json(finished: tuple[Path, Config]) -> None:
+    import jaxfood
+
+    workdir, config = finished
+    summary = jaxfood.train_and_evaluate(config, workdir, resume=True)
+    assert json.loads(json.dumps(summary))["best_epoch"] == summary["best_epoch"]
