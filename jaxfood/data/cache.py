@@ -74,6 +74,14 @@ class Pictures:
         )
 
 
+class UnreadablePictures(UserError):
+    """Pictures that cannot be read; `findings` says which, one text for each index."""
+
+    def __init__(self, findings: Sequence[str]) -> None:
+        super().__init__("; ".join(findings) + ": mend or remove them, or set data.skip_corrupt = true")
+        self.findings = tuple(findings)
+
+
 def default_cache_dir() -> Path:
     """`$XDG_CACHE_HOME/jaxfood`, by default `~/.cache/jaxfood` (XDG Base Directory Specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxfood"
@@ -116,7 +124,8 @@ def load_pictures(
       description: the bar's text.
 
     Raises:
-      UserError: pictures are unreadable (all are named), or the cache folder cannot be written to.
+      UnreadablePictures: some cannot be read; all are named.
+      UserError: none can be read, or the cache folder cannot be written to.
     """
     if not len(index):
         raise ValueError("an index of at least one picture is needed")
@@ -187,9 +196,8 @@ class _Entry:
         if len(unreadable) == len(self.index):
             raise UserError(f"none of the pictures in {self.index.root} can be read ({names}): check the files")
         if unreadable and not self.skip_corrupt:
-            raise UserError(
-                f"{len(unreadable)} of the {len(self.index)} pictures in {self.index.root} cannot be read: {names}: "
-                "mend or remove them, or set data.skip_corrupt = true"
+            raise UnreadablePictures(
+                [f"{len(unreadable)} of the {len(self.index)} pictures in {self.index.root} cannot be read: {names}"]
             )
 
     def _describe(self, unreadable: Sequence[Path]) -> dict[str, object]:

@@ -1,13 +1,14 @@
 """The training and validation pictures that a configuration names."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from jaxfood.config.schema import DataConfig
-from jaxfood.data.cache import Pictures, load_pictures
+from jaxfood.data.cache import Pictures, UnreadablePictures, load_pictures
 from jaxfood.data.demo import demo_root
 from jaxfood.data.folder import PictureIndex, check_labels, index_pictures
 from jaxfood.errors import UserError
@@ -36,15 +37,13 @@ def load_splits(data: DataConfig, num_classes: int, *, seed: int, progress: bool
     """
     root = _root(data)
     train = _index_split(root, "train", data.train)
-    valid = _index_split(root, "valid", data.valid, train[0].classes)
+    valid = _index_split(root, "valid", data.valid, train[0])
     for index in (*train, *valid):
         check_labels(index, num_classes)
-    train_pictures = _load(train, data, "train", progress)
+    train_pictures, valid_pictures = _load({"train": train, "valid": valid}, data, progress)
     if data.fraction < 1:
         train_pictures = train_pictures.subset(_stratified(train_pictures.labels, data.fraction, seed))
-    return Splits(
-        train_pictures, _load(valid, data, "valid", progress), _class_names(root, train[0].classes, num_classes)
-    )
+    return Splits(train_pictures, valid_pictures, _class_names(root, train[0].classes, num_classes))
 
 
 def _root(data: DataConfig) -> Path:
@@ -57,30 +56,50 @@ def _root(data: DataConfig) -> Path:
     return Path(data.root)
 
 
-def _index_split(root: Path, split: str, names: str, classes: tuple[str, ...] = ()) -> list[PictureIndex]:
-    """The indexes of the folders that `names` joins by `+`, all counting their classes as the first does."""
+def _index_split(root: Path, split: str, names: str, first: PictureIndex | None = None) -> list[PictureIndex]:
+    """The indexes of the folders that `names` joins by `+`, counting classes as `first` does, or the first of them."""
     indexes: list[PictureIndex] = []
-    for name in [names] if (root / names).exists() else names.split("+"):
+    for name in [names] if names and (root / names).exists() else names.split("+"):
+        if not name:
+            raise UserError(f"data.{split} = {names!r} has an empty name; write FOLDER or FOLDER+FOLDER")
         if not (root / name).exists():
             there = ", ".join(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())) or "no folders"
             raise UserError(f"data.{split} = {names!r}: {root / name} does not exist; {root} holds: {there}")
-        indexes.append(index_pictures(root / name, indexes[0].classes if indexes else classes))
+        index = index_pictures(root / name, first.classes if first else ())
+        if first and index.classes != first.classes:
+            raise UserError(
+                f"{index.root} has class folders with names ({', '.join(index.classes)}) where {first.root} "
+                "has numbers; name both in one way"
+            )
+        first = first or index
+        indexes.append(index)
     return indexes
 
 
-def _load(indexes: list[PictureIndex], data: DataConfig, split: str, progress: bool) -> Pictures:
-    parts = [
-        load_pictures(
-            index,
-            data.image_size,
-            cache_dir=data.cache_dir,
-            skip_corrupt=data.skip_corrupt,
-            progress=progress,
-            description=f"decoding {split}",
-        )
-        for index in indexes
-    ]
-    return sum(parts[1:], start=parts[0])
+def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: bool) -> list[Pictures]:
+    """The pictures of each split. All of them are looked at before unreadable ones are reported, together."""
+    loaded: list[list[Pictures]] = []
+    findings: list[str] = []
+    for split, indexes in splits.items():
+        parts = []
+        for index in indexes:
+            try:
+                parts.append(
+                    load_pictures(
+                        index,
+                        data.image_size,
+                        cache_dir=data.cache_dir,
+                        skip_corrupt=data.skip_corrupt,
+                        progress=progress,
+                        description=f"decoding {split}",
+                    )
+                )
+            except UnreadablePictures as error:
+                findings += error.findings
+        loaded.append(parts)
+    if findings:
+        raise UnreadablePictures(findings)
+    return [sum(parts[1:], start=parts[0]) for parts in loaded]
 
 
 def _stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -97,6 +116,9 @@ def _class_names(root: Path, folders: tuple[str, ...], num_classes: int) -> tupl
     """Class folders' names, else the lines of `root/classes.txt`, else (and beyond them) the numbers themselves."""
     names = folders
     if not names and (root / "classes.txt").is_file():
-        lines = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
+        try:
+            lines = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise UserError(f"{root / 'classes.txt'} is not UTF-8 text; save it as UTF-8, one class a line") from None
         names = tuple(line.strip() for line in lines if line.strip())
     return tuple(names[label] if label < len(names) else str(label) for label in range(num_classes))
