@@ -44,10 +44,10 @@ class Pictures:
     """Decoded pictures and their labels.
 
     Attributes:
-      images: uint8 [N, H, W, 3], RGB; from `load_pictures` a read-only memory map.
-      labels: int32 [N], -1 where there is no label.
-      paths: where the N pictures came from.
-      skipped: unreadable pictures that `skip_corrupt` left out of all the above.
+        images: uint8 [N, H, W, 3], RGB; from `load_pictures` a read-only memory map.
+        labels: int32 [N], -1 where there is no label.
+        paths: where the N pictures came from.
+        skipped: unreadable pictures that `skip_corrupt` left out of all the above.
     """
 
     images: np.ndarray
@@ -116,16 +116,16 @@ def load_pictures(
     """The pictures of `index`, each as uint8 [H, W, 3] with H = W = `image_size`, decoded at the first call only.
 
     Args:
-      index: what to load, one picture at least; see the module's docstring about subsets.
-      image_size: side of the square every picture is resized to.
-      cache_dir: where entries live; the empty string means `default_cache_dir()`.
-      skip_corrupt: leave unreadable pictures out instead of refusing all; the caller reports `skipped`.
-      progress: whether to show a progress bar on standard error while decoding.
-      description: the bar's text.
+        index: what to load, one picture at least; see the module's docstring about subsets.
+        image_size: side of the square every picture is resized to.
+        cache_dir: where entries live; the empty string means `default_cache_dir()`.
+        skip_corrupt: leave unreadable pictures out instead of refusing all; the caller reports `skipped`.
+        progress: whether to show a progress bar on standard error while decoding.
+        description: the bar's text.
 
     Raises:
-      UnreadablePictures: some cannot be read; all are named.
-      UserError: none can be read, or the cache folder cannot be written to.
+        UnreadablePictures: some cannot be read; all are named.
+        UserError: none can be read, or the cache folder cannot be written to.
     """
     if not len(index):
         raise ValueError("an index of at least one picture is needed")

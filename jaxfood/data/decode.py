@@ -32,7 +32,7 @@ def decode_picture(path: str | Path, image_size: int) -> np.ndarray:
     do not convert to RGB, so that a CMYK or greyscale picture breaks their batch.
 
     Raises:
-      one of UNREADABLE: the file is no picture that Pillow can read to its end.
+        one of UNREADABLE: the file is no picture that Pillow can read to its end.
     """
     with Image.open(path) as picture:
         return np.asarray(_to_rgb(picture).resize((image_size, image_size), Image.Resampling.BILINEAR))

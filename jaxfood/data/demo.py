@@ -47,7 +47,7 @@ def demo_root(cache_dir: str | Path = "") -> Path:
     or not at all. The same Pillow and NumPy draw the same bytes.
 
     Raises:
-      UserError: the cache folder cannot be written to.
+        UserError: the cache folder cannot be written to.
     """
     root = cache_folder(cache_dir) / DEMO_NAME
     if root.is_dir():

@@ -32,10 +32,10 @@ class PictureIndex:
     """Pictures and their labels, in a fixed order (the notes' FoodDataset, without the pixels).
 
     Attributes:
-      root: what the user named (folder, list file or single picture), absolute.
-      paths: the N pictures, absolute; those of a folder sorted by their path below it.
-      labels: int32 [N], -1 where there is no label.
-      classes: the class names in label order; () where labels are numbers.
+        root: what the user named (folder, list file or single picture), absolute.
+        paths: the N pictures, absolute; those of a folder sorted by their path below it.
+        labels: int32 [N], -1 where there is no label.
+        classes: the class names in label order; () where labels are numbers.
     """
 
     root: Path
@@ -57,7 +57,7 @@ class PictureIndex:
         The root becomes the deepest folder that holds both roots.
 
         Raises:
-          UserError: both have labels, and their classes differ.
+            UserError: both have labels, and their classes differ.
         """
         has_labels = [index for index in (self, other) if np.any(index.labels != NO_LABEL)] or [self]
         if len({index.classes for index in has_labels}) > 1:
@@ -86,12 +86,12 @@ def index_pictures(location: str | Path, classes: Sequence[str] = (), *, labelle
     Unlike the notes' `x.endswith(".jpg")`, other suffixes and upper case count too.
 
     Args:
-      location: the folder, picture or list file; the lines of a list are relative to its own folder.
-      classes: the class names of train, if class folders are to be numbered like those of train.
-      labelled: False where labels do not matter (predict): all become -1, and class folders may have any name.
+        location: the folder, picture or list file; the lines of a list are relative to its own folder.
+        classes: the class names of train, if class folders are to be numbered like those of train.
+        labelled: False where labels do not matter (predict): all become -1, and class folders may have any name.
 
     Raises:
-      UserError: nothing there, no pictures in it, listed files missing, or a class folder that train does not have.
+        UserError: nothing there, no pictures in it, listed files missing, or a class folder that train does not have.
     """
     root = _absolute(location)
     if os.path.isdir(root):
@@ -112,7 +112,7 @@ def index_files(files: Iterable[str | Path], classes: Sequence[str] = (), *, lab
     as in the notes; otherwise the number that the parent folder's name is; otherwise -1. A list never makes up classes.
 
     Raises:
-      UserError: no files, or some are missing (all of them are named).
+        UserError: no files, or some are missing (all of them are named).
     """
     paths = [_absolute(file) for file in files]
     if not paths:
@@ -124,7 +124,7 @@ def check_labels(index: PictureIndex, num_classes: int) -> None:
     """Checks that every picture has a label from 0 to `num_classes` - 1, as train and valid need.
 
     Raises:
-      UserError: some have none, or one beyond; the first few are named.
+        UserError: some have none, or one beyond; the first few are named.
     """
     missing = [index.paths[row] for row in np.flatnonzero(index.labels < 0)]
     if missing:

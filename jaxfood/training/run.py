@@ -54,15 +54,18 @@ def check_free(workdir: Path, *, overwrite: bool) -> None:
 def begin(workdir: Path, config: Config, classes: Sequence[str], *, overwrite: bool = False) -> None:
     """Make a directory a run's, replacing what an earlier run wrote there (and nothing else) with `overwrite`."""
     check_free(workdir, overwrite=overwrite)
-    for name in _OWN:
-        path = workdir / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    (workdir / CHECKPOINTS).mkdir(parents=True)
-    write_whole(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
-    write_whole(workdir / CONFIG, to_toml(config))
+    try:
+        for name in _OWN:
+            path = workdir / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        (workdir / CHECKPOINTS).mkdir(parents=True)
+        write_whole(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
+        write_whole(workdir / CONFIG, to_toml(config))
+    except OSError as error:
+        raise UserError(f"cannot write to {workdir} ({error.strerror}); choose another --workdir") from error
 
 
 def begin_from(workdir: Path, config: Config, variables: Mapping[str, Any]) -> None:
