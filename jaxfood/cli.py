@@ -97,10 +97,15 @@ def _help(section: str, name: str, fields: dict[str, dataclasses.Field]) -> str:
     if section in VARIANTS and name == "name":
         return f"one of: {', '.join(fields)} (default: {getattr(Config(), section).name})"
     field = next(iter(fields.values()))
-    defaults = {variant: f"{field.default!r}" for variant, field in fields.items()}
+    defaults = {variant: _spelled(field.default) for variant, field in fields.items()}
     everywhere = len(fields) == len(variants_of(section))
     if everywhere and len(set(defaults.values())) == 1:
         default = defaults.popitem()[1]
     else:
         default = ", ".join(f"{variant} {value}" for variant, value in defaults.items())
     return f"{field.metadata['meaning']} ({describe(field)}; default: {default})"
+
+
+def _spelled(value: object) -> str:
+    """A value as flags take it."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)

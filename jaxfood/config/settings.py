@@ -44,9 +44,7 @@ class Accepts:
             "below": self.below,
             "a multiple of": self.multiple_of,
         }
-        return ", ".join(
-            [_KINDS[kind], *(f"{words} {limit:g}" for words, limit in limits.items() if limit is not None)]
-        )
+        return ", ".join([_KINDS[kind], *(f"{words} {limit}" for words, limit in limits.items() if limit is not None)])
 
 
 def setting(default: Any, meaning: str, **accepts: Any) -> Any:
@@ -68,7 +66,7 @@ def check(name: str, field: dataclasses.Field, value: Any) -> Any:
     """`value` in the setting's own type (an integer becomes a number), or a UserError that says what is accepted."""
     kind = kind_of(field)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
     if type(value) is not kind or value not in field.metadata["accepts"]:
         raise UserError(f"{name} = {value!r}: it takes {describe(field)}")
     return value

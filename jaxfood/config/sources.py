@@ -39,7 +39,7 @@ class Source:
                     hint = _did_you_mean(key, known, prefix=f"{section}.")
                     raise UserError(f"{self.name}: no setting {section}.{key}{hint}")
             name = values.get("name")
-            if section in VARIANTS and name is not None and name not in VARIANTS[section]:
+            if section in VARIANTS and name is not None and not (isinstance(name, str) and name in VARIANTS[section]):
                 choices = ", ".join(VARIANTS[section])
                 raise UserError(f"{self.name}: {section}.name = {name!r}: it takes one of: {choices}")
 
@@ -77,7 +77,7 @@ def find_config(path: str | Path) -> Path:
     """The file that `--config` means: a recipe's name (no folder, no suffix) or a path."""
     text = str(path)
     if "/" in text or "\\" in text or text.endswith(".toml"):
-        return Path(text).expanduser()
+        return _expanded(text)
     known = recipes()
     if text not in known:
         raise UserError(f"no recipe {text!r}{_did_you_mean(text, known)}; there are: {', '.join(known)}")
@@ -122,7 +122,7 @@ def merge(*sources: Source) -> Config:
     }
     config = dataclasses.replace(defaults, **sections)
     if config.data.root:
-        root = str(Path(config.data.root).expanduser().absolute())
+        root = str(_expanded(config.data.root).absolute())
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
     return config
 
@@ -165,6 +165,13 @@ def _merge_section(section: str, default: Section, sources: Iterable[Source]) ->
         except UserError as error:
             raise UserError(f"{source.name}: {error}") from None
     return variant(**result)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no such user; write the path without ~") from None
 
 
 def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:

@@ -64,17 +64,19 @@ def _kernel_gradient_products(x: jax.Array, g: jax.Array) -> jax.Array:
     batch, height, width, features_in = x.shape
     features_out = g.shape[-1]
     group = math.gcd(batch, _GROUP)
+    dtype = jnp.promote_types(x.dtype, jnp.float32)  # of the sum over groups
 
     def add_group(total: jax.Array, pictures: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         x, g = pictures
         padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         g = g.reshape(-1, features_out)
         shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
-        return total + jnp.stack([s.reshape(-1, features_in).T @ g for s in shifted]), None
+        products = [jnp.matmul(s.reshape(-1, features_in).T, g, preferred_element_type=dtype) for s in shifted]
+        return total + jnp.stack(products), None
 
     groups = x.reshape(-1, group, *x.shape[1:]), g.reshape(-1, group, *g.shape[1:])
-    total, _ = lax.scan(add_group, jnp.zeros((9, features_in, features_out), x.dtype), groups)
-    return total.reshape(3, 3, features_in, features_out)
+    total, _ = lax.scan(add_group, jnp.zeros((9, features_in, features_out), dtype), groups)
+    return total.reshape(3, 3, features_in, features_out).astype(x.dtype)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:

@@ -170,7 +170,7 @@ def to_torch(variables: Mapping[str, Any], path: str | Path) -> None:
 def from_state_dict(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Variables from tensors under exactly PyTorch's names; types and errors as in `from_torch`."""
     arrays = {name: _floating(name, tensor) for name, tensor in tensors.items() if name not in _COUNTERS}
-    # `jnp.array` copies: `jnp.asarray` may share memory with a PyTorch module that goes on training.
+    # `jnp.array` always copies; `jnp.asarray` may share memory with a PyTorch module that goes on training.
     leaves = {
         entry.flax.name: jnp.array(entry.to_flax(arrays[entry.torch.name]))
         for entry in _fitted_table(arrays, lambda entry: entry.torch)

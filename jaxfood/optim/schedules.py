@@ -19,9 +19,9 @@ def make_schedule(schedule: ScheduleConfig, optimizer: OptimizerConfig, total_st
         case Constant():
             return optax.constant_schedule(peak)
         case WarmupCosine():
-            warmup_steps = round(schedule.warmup_ratio * total_steps)
+            warmup_steps = min(round(schedule.warmup_ratio * total_steps), total_steps - 1)
             return optax.warmup_cosine_decay_schedule(
-                init_value=0.0 if warmup_steps else peak,
+                init_value=0.0,
                 peak_value=peak,
                 warmup_steps=warmup_steps,
                 decay_steps=max(total_steps - 1, warmup_steps + 1),  # so that the last step has the final value

@@ -119,14 +119,18 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._started = time.perf_counter()
+        self._inner = 0.0  # seconds of finished work inside the one that is being timed
 
     @contextmanager
     def __call__(self, work: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), self._inner
+        self._inner = 0.0
         try:
             yield
         finally:
-            self.seconds[work] = self.seconds.get(work, 0.0) + time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.seconds[work] = self.seconds.get(work, 0.0) + seconds - self._inner
+            self._inner = before + seconds
 
     def split(self) -> str:
         """For example "decode 3.1 s, train 90.2 s, other 0.4 s"."""

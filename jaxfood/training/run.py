@@ -1,5 +1,6 @@
 """RUN: a run's work directory, how one begins, goes on and is read again."""
 
+import glob
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def is_run(workdir: Path) -> bool:
 
 def next_workdir(name: str, parent: Path = Path("runs")) -> Path:
     """The next free `runs/NAME-N`."""
-    taken = [path.name.removeprefix(f"{name}-") for path in parent.glob(f"{name}-*")]
+    taken = [path.name.removeprefix(f"{name}-") for path in parent.glob(f"{glob.escape(name)}-*")]
     return parent / f"{name}-{max((int(number) for number in taken if number.isdecimal()), default=0) + 1}"
 
 

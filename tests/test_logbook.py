@@ -1,0 +1,199 @@
+"""What a run tells: metrics.jsonl over crashes and resumes, log.txt, TensorBoard, the bar and the stopwatch."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jaxfood.config.schema import LoggingConfig
+from jaxfood.errors import UserError
+from jaxfood.training import logbook
+from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, read_metrics
+
+QUIET = LoggingConfig(progress=False)
+
+
+def record(epoch: int, **more: float) -> dict[str, Any]:
+    return {"epoch": epoch, "step": epoch * 3, "train_loss": 1 / epoch, "valid_accuracy": 0.1 * epoch} | more
+
+
+def stored(workdir: Path) -> list[dict[str, Any]]:
+    """Strictly: every line whole."""
+    text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
+    assert text == "" or text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# metrics.jsonl.
+
+
+def test_a_line_an_epoch(tmp_path: Path) -> None:
+    book = Logbook(tmp_path, QUIET)
+    assert stored(tmp_path) == []
+    for epoch in (1, 2):
+        book.metrics(record(epoch))
+        assert stored(tmp_path)[-1] == record(epoch)  # at once, not when it is closed
+    book.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == stored(tmp_path) == [record(1), record(2)]
+
+
+def test_a_step_is_never_recorded_twice(tmp_path: Path) -> None:
+    book = Logbook(tmp_path, QUIET)
+    book.metrics(record(1))
+    book.metrics(record(1, train_loss=77.0))
+    again = Logbook(tmp_path, QUIET, step=3)
+    again.metrics(record(1, train_loss=77.0))
+    again.metrics(record(2))
+    assert stored(tmp_path) == [record(1), record(2)]
+
+
+def test_going_on_drops_later_lines(tmp_path: Path) -> None:
+    """Epoch 3 was recorded, but the run goes on from an earlier checkpoint and will come to it again."""
+    book = Logbook(tmp_path, QUIET)
+    for epoch in (1, 2, 3):
+        book.metrics(record(epoch))
+    again = Logbook(tmp_path, QUIET, step=7)  # inside epoch 3
+    assert stored(tmp_path) == [record(1), record(2)]
+    again.metrics(record(3, train_loss=5.0))
+    assert stored(tmp_path) == [record(1), record(2), record(3, train_loss=5.0)]
+
+
+@pytest.mark.parametrize("torn", ['{"epoch": 2, "st', '{"epoch": 2, "step": 6}garbage', "\0\0\0\0", "{", ""])
+def test_going_on_drops_a_torn_line(torn: str, tmp_path: Path) -> None:
+    text = json.dumps(record(1)) + "\n" + torn
+    (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
+    book = Logbook(tmp_path, QUIET, step=6)
+    assert stored(tmp_path) == [record(1)]
+    book.metrics(record(2))
+    assert stored(tmp_path) == [record(1), record(2)]
+
+
+def test_a_torn_line_in_the_middle_loses_nothing_after_it(tmp_path: Path) -> None:
+    lines = [json.dumps(record(1)), '{"epoch": 2, "st', json.dumps(record(3))]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Logbook(tmp_path, QUIET, step=9)
+    assert stored(tmp_path) == [record(1), record(3)]
+
+
+def test_metrics_of_no_run_are_none(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path / "metrics.jsonl") == []
+
+
+# log.txt.
+
+
+def test_a_line_goes_to_the_terminal_and_to_log_txt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Logbook(tmp_path, QUIET).line("epoch 1: 食べ物")
+    Logbook(tmp_path, QUIET, step=3).line("going on")
+    assert capsys.readouterr().out == "epoch 1: 食べ物\ngoing on\n"
+    assert (tmp_path / "log.txt").read_text(encoding="utf-8") == "epoch 1: 食べ物\ngoing on\n"
+
+
+# TensorBoard.
+
+
+@pytest.fixture
+def without_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+
+
+def test_tensorboard_is_optional(tmp_path: Path, without_tensorboard: None) -> None:
+    check_tensorboard(QUIET)
+    book = Logbook(tmp_path, QUIET)
+    book.metrics(record(1))
+    book.close()
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_tensorboard_that_is_not_installed_is_the_users_mistake(without_tensorboard: None) -> None:
+    with pytest.raises(UserError, match=r"logging\.tensorboard = true needs tensorboardX: pip install 'jaxfood\["):
+        check_tensorboard(LoggingConfig(tensorboard=True))
+
+
+def test_scalars_go_to_tensorboard_at_their_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            calls.append(("open", Path(folder), purge_step))
+
+        def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+            calls.append((tag, scalar_value, global_step))
+
+        def close(self) -> None:
+            calls.append(("close",))
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=SummaryWriter))
+    book = Logbook(tmp_path, LoggingConfig(progress=False, tensorboard=True), step=3)
+    for _ in range(2):
+        book.metrics(record(2))
+    book.close()
+    assert calls == [
+        ("open", tmp_path / "tensorboard", 4),  # what an earlier attempt wrote after step 3 is dropped
+        ("train_loss", 0.5, 6),
+        ("valid_accuracy", 0.2, 6),
+        ("close",),
+    ]
+
+
+def test_tensorboardx_writes_its_file(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="an optional extra")
+    check_tensorboard(LoggingConfig(tensorboard=True))
+    book = Logbook(tmp_path, LoggingConfig(progress=False, tensorboard=True))
+    book.metrics(record(1))
+    book.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert b"valid_accuracy" in file.read_bytes()
+
+
+# The bar and the stopwatch.
+
+
+def test_the_bar_waits_for_the_device_about_once_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(logbook, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    reads = []
+
+    def read() -> dict[str, float]:
+        reads.append(clock.now)
+        return {"loss": 0.5}
+
+    with Logbook(tmp_path, LoggingConfig(progress=True)).bar(1000, "epoch 1/8", start=100) as bar:
+        for step in range(101, 151):
+            clock.now += 0.1
+            bar.update(step, read)
+    assert 3 <= len(reads) <= 5
+    with Logbook(tmp_path, QUIET).bar(1000, "epoch 1/8") as bar:
+        clock.now += 100
+        bar.update(1, lambda: pytest.fail("a bar that is not shown waits for the device"))
+
+
+def test_the_stopwatch_adds_up_each_kind_of_work() -> None:
+    watch = Stopwatch()
+    for _ in range(2):
+        with watch("train"):
+            time.sleep(0.02)
+    with pytest.raises(ValueError, match="x"), watch("save"):
+        raise ValueError("x")
+    assert watch.seconds.keys() == {"train", "save"}
+    assert watch.seconds["train"] >= 0.04
+    assert watch.split().startswith("train 0.")
+    assert "other" in watch.split()
+
+
+def test_work_inside_other_work_is_not_counted_twice() -> None:
+    """As `save` inside `train`: the parts and the rest must add up to the whole."""
+    watch = Stopwatch()
+    started = time.perf_counter()
+    with watch("train"):
+        time.sleep(0.02)
+        with watch("save"):
+            time.sleep(0.05)
+    assert sum(watch.seconds.values()) <= time.perf_counter() - started
+    assert watch.seconds["train"] < watch.seconds["save"]

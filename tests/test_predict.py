@@ -1,0 +1,178 @@
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import NUM_CLASSES, NUM_TEST
+
+from jaxfood import convert, predict
+from jaxfood.config import Config, load_config, to_toml
+from jaxfood.data.folder import index_pictures
+from jaxfood.errors import UserError
+from jaxfood.inference import predict_probabilities
+from jaxfood.model.classifier import FoodClassifier
+from jaxfood.training.run import begin_from, load_run
+from jaxfood.training.state import init_variables
+
+
+@pytest.fixture(scope="module")
+def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_food: Path):
+    """Makes runs of fresh weights, with a batch of 4: the last of 5 test pictures stands alone."""
+
+    def make(seed: int = 0, num_classes: int = NUM_CLASSES) -> Path:
+        config = load_config(
+            None,
+            (
+                f"data.root={tiny_food}",
+                "data.image_size=32",
+                f"model.num_classes={num_classes}",
+                "train.batch_size=4",
+                f"train.seed={seed}",
+            ),
+        )
+        workdir = tmp_path_factory.mktemp("runs") / "run"
+        begin_from(workdir, config, init_variables(config))
+        return workdir
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def run(make_run) -> Path:
+    return make_run()
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def by_hand(run: Path, folder: Path) -> dict[str, int]:
+    """The class of each picture, one at a time."""
+    from jaxfood.data.decode import decode_picture
+
+    model, variables, config = load_run(run)
+    images = {path.stem: decode_picture(path, config.data.image_size) for path in folder.iterdir()}
+    return {
+        stem: int(np.argmax(model.apply(variables, image[None].astype(np.float32) / 255, train=False)))
+        for stem, image in images.items()
+    }
+
+
+def test_one_row_for_each_picture_the_last_batch_of_one_included(run: Path, tiny_food: Path, tmp_path: Path) -> None:
+    out = tmp_path / "submission.csv"
+    predict.main([str(run), "--images", str(tiny_food / "test"), "--out", str(out)])
+    table = rows(out)
+    assert table[0] == ["Id", "Category"]
+    assert [row[0] for row in table[1:]] == [f"{number + 1:04}" for number in range(NUM_TEST)]
+    assert {row[0]: int(row[1]) for row in table[1:]} == by_hand(run, tiny_food / "test")
+
+
+def test_a_single_picture(run: Path, tiny_food: Path, tmp_path: Path) -> None:
+    out = tmp_path / "submission.csv"
+    predict.main([str(run), "--images", str(tiny_food / "test" / "0003.jpg"), "--out", str(out)])
+    assert rows(out)[1:] == [["0003", str(by_hand(run, tiny_food / "test")["0003"])]]
+
+
+def test_ids_by_index_and_the_line_that_says_so(
+    run: Path, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "test"
+    folder.mkdir()
+    for name in ("2.jpg", "10.jpg", "soup.jpg"):
+        shutil.copy(tiny_food / "test" / "0001.jpg", folder / name)
+    out = tmp_path / "submission.csv"
+    predict.main([str(run), "--images", str(folder), "--out", str(out)])
+    assert [row[0] for row in rows(out)[1:]] == ["0002", "0010", "soup"]
+    assert "--ids index" in capsys.readouterr().out
+    predict.main([str(run), "--images", str(folder), "--out", str(out), "--ids", "index"])
+    assert [row[0] for row in rows(out)[1:]] == ["0000", "0001", "0002"]
+
+
+def test_class_folders_need_not_be_known(run: Path, tiny_food: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "evaluation" / "Nobody knows this class"
+    folder.mkdir(parents=True)
+    shutil.copy(tiny_food / "test" / "0001.jpg", folder / "0001.jpg")
+    predict.main([str(run), "--images", str(tmp_path / "evaluation"), "--out", str(tmp_path / "out.csv")])
+    assert len(rows(tmp_path / "out.csv")) == 2
+
+
+def test_several_runs_answer_by_the_mean_of_their_probabilities(make_run, run: Path, tiny_food: Path) -> None:
+    other = make_run(seed=1)
+    index = index_pictures(tiny_food / "test", labelled=False)
+    alone = [predict_probabilities([one], index, progress=False) for one in (run, other)]
+    together = predict_probabilities([run, other], index, progress=False)
+    assert together.shape == (NUM_TEST, NUM_CLASSES)
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-7)
+    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+
+
+def test_mistakes_are_named_and_an_earlier_answer_stays(make_run, run: Path, tiny_food: Path, tmp_path: Path) -> None:
+    out = tmp_path / "submission.csv"
+    out.write_text("earlier")
+    images = str(tiny_food / "test")
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    shutil.copy(tiny_food / "test" / "0001.jpg", bad / "0001.jpg")
+    (bad / "0002.jpg").write_text("not a picture")
+    (bad / "0003.jpg").write_bytes((tiny_food / "test" / "0001.jpg").read_bytes()[:300])
+    cases = {
+        "is not a run": [str(tmp_path), "--images", images],
+        "no such folder": [str(run), "--images", str(tmp_path / "nowhere")],
+        "no checkpoint 7; there are: best, last, 0": [str(run), "--images", images, "--which", "7"],
+        r"0002\.jpg, 0003\.jpg": [str(run), "--images", str(bad)],
+        "differ in their number of classes": [str(run), str(make_run(num_classes=5)), "--images", images],
+        "is no folder": [str(run), "--images", images, "--out", str(tmp_path / "none" / "x.csv")],
+        "required": [str(run)],
+    }
+    for message, arguments in cases.items():
+        with pytest.raises(UserError, match=message):
+            predict.main([*arguments, *([] if "--out" in arguments else ["--out", str(out)])])
+    assert out.read_text() == "earlier"
+
+
+def test_a_checkpoint_of_another_shape_is_named(make_run, tiny_food: Path, tmp_path: Path) -> None:
+    run = make_run()
+    config: Config = load_config(run / "config.toml", ("model.num_classes=7",))
+    (run / "config.toml").write_text(to_toml(config))
+    with pytest.raises(UserError, match=r"does not fit its config\.toml: model params/head/"):
+        predict.main([str(run), "--images", str(tiny_food / "test"), "--out", str(tmp_path / "out.csv")])
+
+
+def test_convert_there_and_back(run: Path, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, back = tmp_path / "weights.safetensors", tmp_path / "back"
+    convert.main(["to-torch", str(run), str(weights)])
+    convert.main(["from-torch", str(weights), str(back), "--train.batch_size", "4"])
+    assert "32 px and 3 classes" in capsys.readouterr().out
+    model, variables, config = load_run(back)
+    assert isinstance(model, FoodClassifier)
+    assert (config.data.image_size, config.model.num_classes, config.train.batch_size) == (32, NUM_CLASSES, 4)
+    np.testing.assert_array_equal(variables["params"]["head"]["kernel"], load_run(run)[1]["params"]["head"]["kernel"])
+    for name, folder in (("a.csv", run), ("b.csv", back)):
+        predict.main([str(folder), "--images", str(tiny_food / "test"), "--out", str(tmp_path / name)])
+    assert rows(tmp_path / "a.csv") == rows(tmp_path / "b.csv")
+
+
+def test_convert_refuses_what_contradicts_the_weights(run: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    convert.main(["to-torch", str(run), str(weights)])
+    with pytest.raises(UserError, match="32 px and 3 classes, not 64 px and 3"):
+        convert.main(["from-torch", str(weights), str(tmp_path / "back"), "--data.image_size", "64"])
+    assert not (tmp_path / "back").exists()
+    with pytest.raises(UserError, match="is a run already"):
+        convert.main(["from-torch", str(weights), str(run)])
+    with pytest.raises(UserError, match="from-torch"):
+        convert.main(["sideways"])
+
+
+def test_an_imported_run_can_be_trained_on(run: Path, tiny_food: Path, tmp_path: Path) -> None:
+    from jaxfood import train
+
+    weights, back = tmp_path / "weights.safetensors", tmp_path / "back"
+    convert.main(["to-torch", str(run), str(weights)])
+    settings = ["--data.root", str(tiny_food), "--train.epochs", "1", "--train.batch_size", "16", "--device.count", "1"]
+    convert.main(["from-torch", str(weights), str(back), *settings])
+    train.main(["--workdir", str(back), "--resume", "--logging.progress", "false"])
+    assert "best: accuracy" in (back / "log.txt").read_text()

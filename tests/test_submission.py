@@ -1,0 +1,116 @@
+"""The answer sheet: Ids, their order, and a file that is whole or not there."""
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+from jaxfood.errors import UserError
+from jaxfood.files import write_whole
+from jaxfood.submission import check_distinct, index_ids, stem_ids, write_submission
+
+
+def paths(*names: str) -> list[Path]:
+    return [Path("/food/test") / name for name in names]
+
+
+def read(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_an_id_by_stem_is_the_files_own_number_padded_to_four() -> None:
+    names = paths(
+        "7.jpg", "0012.png", "12345.jpg", "000123456.jpg", "burger.jpg", "a.b.jpg", "-3.jpg", "1_2.jpg", "٣.jpg"
+    )
+    assert stem_ids(names) == ["0007", "0012", "12345", "123456", "burger", "a.b", "-3", "1_2", "٣"]
+
+
+def test_an_id_by_index_is_the_position_as_in_the_notes_code() -> None:
+    assert index_ids(paths("0001.jpg", "0002.jpg", "x.jpg")) == ["0000", "0001", "0002"]
+    assert index_ids(paths(*map(str, range(10_001))))[-1] == "10000"
+
+
+def test_two_pictures_of_one_id_are_refused_by_name() -> None:
+    names = paths("a/7.jpg", "b/8.jpg", "c/0007.png")
+    with pytest.raises(UserError) as error:
+        check_distinct(stem_ids(names), names)
+    for word in ("0007", "a/7.jpg", "c/0007.png", "2 pictures", "--ids index"):
+        assert word in str(error.value)
+    assert "8.jpg" not in str(error.value)
+    check_distinct(index_ids(names), names)
+
+
+def test_rows_are_in_numerical_order_and_other_ids_after_them(tmp_path: Path) -> None:
+    out = tmp_path / "submission.csv"
+    write_submission(out, ["12345", "b", "0002", "0010", "-a", "9999"], [1, 2, 3, 4, 5, 6])
+    assert out.read_text(encoding="utf-8") == "Id,Category\n0002,3\n0010,4\n9999,6\n12345,1\n-a,5\nb,2\n"
+
+
+def test_odd_names_are_quoted(tmp_path: Path) -> None:
+    out = tmp_path / "submission.csv"
+    write_submission(out, ['say "hi", twice', "豆腐"], [0, 10])
+    assert read(out) == [["Id", "Category"], ['say "hi", twice', "0"], ["豆腐", "10"]]
+
+
+def test_an_older_file_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "submission.csv"
+    out.write_text("something longer than what comes now\n" * 9, encoding="utf-8")
+    write_submission(out, ["0001"], [5])
+    assert read(out) == [["Id", "Category"], ["0001", "5"]]
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_as_many_categories_as_ids(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        write_submission(tmp_path / "submission.csv", ["0001", "0002"], [5])
+    assert list(tmp_path.iterdir()) == []
+
+
+# Whole or not at all.
+
+
+@pytest.mark.parametrize("failing", ["write", "replace"])
+def test_a_failure_leaves_the_older_file_and_nothing_else(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "submission.csv"
+    out.write_text("old", encoding="utf-8")
+
+    def write_half(path: Path, text: str, **_: object) -> None:
+        with path.open("w") as file:
+            file.write(text[:3])
+        raise OSError(28, "No space left on device")
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if failing == "write":
+        monkeypatch.setattr(Path, "write_text", write_half)
+    else:
+        monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(UserError, match=r"cannot write .*submission\.csv: No space left on device; give another --out"):
+        write_submission(out, ["0001"], [5])
+    monkeypatch.undo()
+    assert out.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_interrupt_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "a.txt", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["missing/submission.csv", "folder", "file/submission.csv"])
+def test_a_place_that_cannot_be_written_to(out: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"cannot write .*{out}"):
+        write_submission(tmp_path / out, ["0001"], [5])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
