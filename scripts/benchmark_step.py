@@ -1,0 +1,127 @@
+"""Images per second of jaxfood and of PyTorch as in the notes, on this machine.
+
+    python scripts/benchmark_step.py [--batch_size 64] [--image_size 128] [--steps 7]
+
+Training is the whole update: forward, backward, clipping, Adam (3e-4, L2 1e-5), float32. Both run in one process and
+take turns step by step, so that a machine whose speed drifts slows both; the median of the steps is printed, after
+a warm-up that compiles. Pictures are random: the speed does not depend on them.
+"""
+
+import argparse
+import functools
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxfood.config import load_config
+from jaxfood.training.state import TrainState, init_variables
+from jaxfood.training.step import predict_logits
+from jaxfood.training.step import train_step as jaxfood_train_step
+
+try:
+    import torch
+    from torch_reference import Classifier, to_torch_images, train_step
+except ModuleNotFoundError as error:
+    sys.exit(f"{error.name} is missing, and the comparison is with PyTorch: pip install torch")
+
+Work = Callable[[], object]  # ends when the device has done it
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--image_size", type=int, default=128, help="divisible by 32")
+    parser.add_argument("--steps", type=int, default=7, help="measured steps of each")
+    arguments = parser.parse_args()
+    if min(arguments.batch_size, arguments.steps) < 1 or arguments.image_size < 32 or arguments.image_size % 32:
+        parser.error("give positive numbers, and an --image_size divisible by 32")
+
+    rng = np.random.default_rng(0)
+    size = (arguments.batch_size, arguments.image_size, arguments.image_size, 3)
+    images, labels = rng.integers(0, 256, size, np.uint8), rng.integers(0, 11, arguments.batch_size, np.int32)
+    works = jaxfood_works(images, labels) | torch_works(images, labels)
+    rates = {name: arguments.batch_size / seconds for name, seconds in measure(works, arguments.steps).items()}
+
+    print(f"{machine()}\n{versions()}")
+    print(f"batch {arguments.batch_size}, {arguments.image_size} px, float32, median of {arguments.steps} steps\n")
+    print("| images/s | jaxfood | PyTorch eager | ratio |\n|---|---|---|---|")
+    for kind in ("training", "evaluation"):
+        ours, theirs = rates[f"jaxfood {kind}"], rates[f"torch {kind}"]
+        print(f"| {kind} | {ours:.1f} | {theirs:.1f} | {ours / theirs:.2f} |")
+
+
+def jaxfood_works(images: np.ndarray, labels: np.ndarray) -> dict[str, Work]:
+    """One update and one evaluation; the pictures lie on the device as bytes, as in jaxfood's training."""
+    config = load_config(overrides=(f"data.image_size={images.shape[1]}",))
+    variables = init_variables(config)
+    state = TrainState.create(config, variables, total_steps=1000)
+    batch = jax.device_put({"image": images, "label": labels})
+    logits = jax.jit(functools.partial(predict_logits, state.model))
+
+    def train() -> None:
+        nonlocal state
+        state, _ = jaxfood_train_step(state, batch)
+        jax.block_until_ready(state)
+
+    return {
+        "jaxfood training": train,
+        "jaxfood evaluation": lambda: logits(variables, batch["image"]).block_until_ready(),
+    }
+
+
+def torch_works(images: np.ndarray, labels: np.ndarray) -> dict[str, Work]:
+    """The notes' update and evaluation; the pictures are floats already, as the notes' loader gives them."""
+    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    model = Classifier(images.shape[1]).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, weight_decay=1e-5)
+    pictures = to_torch_images(images.astype(np.float32) / 255).to(device)
+    answers = torch.from_numpy(labels).long().to(device)
+
+    @torch.no_grad()
+    def evaluate() -> None:
+        model.eval()
+        model(pictures).cpu()
+
+    return {
+        "torch training": lambda: train_step(model, optimizer, pictures, answers)[0].item(),
+        "torch evaluation": evaluate,
+    }
+
+
+def measure(works: dict[str, Work], steps: int) -> dict[str, float]:
+    """Median seconds of each work, all taking turns."""
+    for work in works.values():
+        work()
+        work()
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(steps):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def machine() -> str:
+    cpu, cpuinfo = platform.processor(), Path("/proc/cpuinfo")  # the first is empty on Linux, which has the second
+    if cpuinfo.exists():
+        names = [line.partition(": ")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        cpu = next(iter(names), cpu)
+    return f"{jax.devices()[0].device_kind} ({jax.default_backend()}); CPU {cpu}, {os.cpu_count()} cores"
+
+
+def versions() -> str:
+    packages = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
+    return ", ".join([f"python {platform.python_version()}"] + [f"{name} {version(name)}" for name in packages])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+"""Weights to and from PyTorch: the mapping, the files, and what is refused."""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import parity
+import pytest
+import safetensors.numpy
+
+from jaxfood.errors import UserError
+from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.torch_weights import (
+    from_state_dict,
+    from_torch,
+    image_size_of,
+    num_classes_of,
+    to_state_dict,
+    to_torch,
+)
+
+SIZES = [(64, 11), (128, 10)]
+
+
+@pytest.fixture(scope="module")
+def weights() -> parity.Tensors:
+    """A state dict for 32 px: read it, don't change it."""
+    return parity.make_weights(32)
+
+
+@pytest.fixture
+def torch() -> Any:
+    return pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
+
+
+def make_module(image_size: int, num_classes: int) -> Any:
+    from torch_reference import Classifier
+
+    return Classifier(image_size, num_classes)
+
+
+def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    """The same names, types and bits, but for the counters."""
+    assert list(ours) == list(theirs)
+    for name, tensor in theirs.items():
+        assert (ours[name].dtype, ours[name].shape) == (tensor.dtype, tensor.shape)
+        if not name.endswith("num_batches_tracked"):
+            assert ours[name].tobytes() == tensor.tobytes()
+
+
+@pytest.mark.parametrize(("image_size", "num_classes"), SIZES)
+def test_export_after_import_gives_the_same_bits(image_size: int, num_classes: int) -> None:
+    weights = parity.make_weights(image_size, num_classes)
+    variables = from_state_dict(weights)
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    own = jax.eval_shape(FoodClassifier(num_classes).init, jax.random.key(0), images)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), own
+    )
+    assert (image_size_of(variables), num_classes_of(variables)) == (image_size, num_classes)
+    assert_same(to_state_dict(variables), weights)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("image_size", "num_classes"), SIZES)
+def test_names_shapes_and_order_are_those_of_the_module(torch: Any, image_size: int, num_classes: int) -> None:
+    theirs = {name: tensor.numpy() for name, tensor in make_module(image_size, num_classes).state_dict().items()}
+    assert_same(to_state_dict(from_torch(theirs)), theirs)
+
+
+def test_first_linear_layer_is_permuted() -> None:
+    """Input (channel 5, row 1, column 0) of 512 x 2 x 2 in PyTorch is (row 1, column 0, channel 5) here."""
+    weights = parity.make_weights(64)
+    kernel = from_state_dict(weights)["params"]["dense1"]["kernel"]
+    np.testing.assert_array_equal(kernel[(1 * 2 + 0) * 512 + 5], weights["fc.0.weight"][:, 5 * 4 + 1 * 2 + 0])
+
+
+def test_float64_stays_float64(weights: parity.Tensors) -> None:
+    doubles = {name: tensor.astype(np.float64) / 3 for name, tensor in weights.items() if tensor.dtype.kind == "f"}
+    assert from_state_dict(doubles)["params"]["head"]["bias"].dtype == jnp.float32
+    with jax.enable_x64(True):
+        back = to_state_dict(from_state_dict(doubles))
+    assert_same({name: back[name] for name in doubles}, doubles)
+
+
+def test_import_copies(weights: parity.Tensors) -> None:
+    """A module that goes on training must not change the variables; nor does an export hand out our memory."""
+    mine = {name: tensor.copy() for name, tensor in weights.items()}
+    variables = from_torch(mine)
+    for tensor in mine.values():
+        tensor[...] = 7
+    exported = to_state_dict(variables)
+    assert_same(exported, weights)
+    for tensor in exported.values():
+        tensor[...] = 7
+    assert_same(to_state_dict(variables), weights)
+
+
+@pytest.mark.torch
+def test_import_copies_a_living_module(torch: Any) -> None:
+    module = make_module(32, 11)
+    before = {name: tensor.numpy().copy() for name, tensor in module.state_dict().items()}
+    variables = from_torch(module.state_dict())
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(7)
+    assert_same(to_state_dict(variables), before)
+
+
+# Files.
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".pth", ".safetensors", ".PTH"])
+def test_files(torch: Any, weights: parity.Tensors, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"best{suffix}"
+    path.write_text("an earlier file")
+    to_torch(from_state_dict(weights), path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert_same(to_state_dict(from_torch(str(path))), weights)
+    if suffix == ".safetensors":
+        import safetensors.torch
+
+        tensors = safetensors.torch.load_file(path)
+    else:
+        tensors = torch.load(path, weights_only=True)
+    make_module(32, 11).load_state_dict(tensors, strict=True)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_half_precision_becomes_float32(torch: Any, tmp_path: Path, dtype: str, suffix: str) -> None:
+    import safetensors.torch
+
+    tensors = make_module(32, 11).to(getattr(torch, dtype)).state_dict()
+    path = tmp_path / f"half{suffix}"
+    (torch.save if suffix == ".ckpt" else safetensors.torch.save_file)(tensors, path)
+    theirs = {name: (tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in tensors.items()}
+    assert_same(to_state_dict(from_torch(path)), {name: tensor.numpy() for name, tensor in theirs.items()})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_arrays_become_float32(weights: parity.Tensors, dtype: Any) -> None:
+    narrow = {name: tensor.astype(dtype) for name, tensor in weights.items()}
+    wide = {name: tensor.astype(weights[name].dtype) for name, tensor in narrow.items()}
+    assert_same(to_state_dict(from_torch(narrow)), wide)
+
+
+def test_safetensors_need_no_torch(weights: parity.Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` fail
+    variables = from_torch(weights)
+    to_torch(variables, tmp_path / "best.safetensors")
+    assert_same(to_state_dict(from_torch(tmp_path / "best.safetensors")), weights)
+    (tmp_path / "best.ckpt").write_bytes(b"")
+    for action in (lambda: to_torch(variables, tmp_path / "best.ckpt"), lambda: from_torch(tmp_path / "best.ckpt")):
+        with pytest.raises(UserError, match=r"best\.ckpt: .*pip install torch, or use a \.safetensors file"):
+            action()
+
+
+def test_importing_the_module_does_not_import_torch() -> None:
+    code = "import sys, jaxfood.model.torch_weights; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=True)
+
+
+# Names.
+
+
+def prefixed(tensors: parity.Tensors, prefix: str) -> parity.Tensors:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+WRAPPED: dict[str, Callable[[parity.Tensors], dict[str, Any]]] = {
+    "DataParallel": lambda tensors: prefixed(tensors, "module."),
+    "compiled": lambda tensors: prefixed(tensors, "_orig_mod."),
+    "both": lambda tensors: prefixed(tensors, "module._orig_mod."),
+    "both, and again": lambda tensors: prefixed(tensors, "_orig_mod.module._orig_mod."),
+    "a compiled part": lambda tensors: {name.replace("cnn.", "cnn._orig_mod."): tensors[name] for name in tensors},
+    "under model": lambda tensors: {"model": tensors, "epoch": 3, "optimizer": {"state": {}}},
+    "under state_dict": lambda tensors: {"state_dict": tensors},
+    "under both": lambda tensors: {"state_dict": {"model": prefixed(tensors, "module.")}},
+    "PyTorch's tutorial": lambda tensors: {"model_state_dict": tensors, "loss": 0.5},
+    "without counters": lambda tensors: {name: tensors[name] for name in tensors if "num_batches" not in name},
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED.keys())
+def test_wrapped_names(weights: parity.Tensors, wrap: Callable[[parity.Tensors], dict[str, Any]]) -> None:
+    assert_same(to_state_dict(from_torch(wrap(weights))), weights)
+
+
+def changed(weights: parity.Tensors, **tensors: np.ndarray | None) -> dict[str, Any]:
+    """The weights with some replaced, or left out where None; `__` in a name stands for its dots."""
+    new = weights | {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in new.items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cnn__4__bias": None}, "missing cnn.4.bias: "),
+        ({"fc__0__weight": None, "cnn__1__running_var": None}, "missing cnn.1.running_var, fc.0.weight: "),
+        ({"fc__6__weight": np.zeros(3, np.float32)}, "unexpected fc.6.weight: "),
+        ({"cnn__4__bias": None, "x": np.zeros(3)}, "missing cnn.4.bias; unexpected x: "),
+        ({"cnn__0__weight": np.zeros((64, 1, 3, 3))}, "cnn.0.weight has shape [64, 1, 3, 3], expected [64, 3, 3, 3]: "),
+        ({"fc__2__bias": np.zeros(())}, "fc.2.bias has shape [], expected [512]: "),
+        ({"fc__4__bias": np.zeros(10)}, "fc.4.bias has shape [10], expected [11]: "),
+        ({"fc__0__weight": np.zeros((1024, 1024))}, "fc.0.weight has shape [1024, 1024], expected [1024, 512]: "),
+        ({"fc__0__weight": np.zeros((512, 1024))}, "fc.0.weight has shape [512, 1024], expected [1024, 512]: "),
+        ({"fc__4__weight": np.zeros((0, 512))}, "fc.4.weight has shape [0, 512], expected [1, 512], fc.4.bias has "),
+        ({"fc__2__bias": np.zeros(512, np.int32)}, "fc.2.bias has type int32: "),
+        ({"fc__2__bias": {"nested": 1}}, "fc.2.bias has type object: "),
+        ({"module__fc__2__bias": np.zeros(512)}, "fc.2.bias comes twice, once as module.fc.2.bias: "),
+    ],
+)
+def test_wrong_tensors_are_named(weights: parity.Tensors, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        from_torch(changed(weights, **changes))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_architecture_is_told_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^missing cnn\.0\.weight, .* and 30 more; unexpected conv1\.weight: [^\n]*$"):
+        from_torch({"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)})
+
+
+def test_wrong_variables_are_named(weights: parity.Tensors, tmp_path: Path) -> None:
+    variables = from_state_dict(weights)
+    path = tmp_path / "best.safetensors"
+    with pytest.raises(UserError, match=r"best\.safetensors: missing batch_stats/block1/norm/mean"):
+        to_torch({"params": variables["params"]}, path)
+    wide = jax.eval_shape(FoodClassifier().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 64, 3), jnp.float32))
+    wide = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wide)
+    for function in (image_size_of, num_classes_of, to_state_dict):
+        with pytest.raises(UserError, match=r"params/dense1/kernel has shape \[1024, 1024\], expected \[512, 1024\]"):
+            function(wide)
+    assert not list(tmp_path.iterdir())
+
+
+# Files that are refused.
+
+
+def save_pickle(content: Any, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content))
+
+
+def save_torch(content: Any, path: Path) -> None:
+    import torch
+
+    torch.save(content, path)
+
+
+class Evil:
+    """Unpickling it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.marker,))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("save", [save_pickle, save_torch])
+def test_pickled_code_does_not_run(torch: Any, tmp_path: Path, save: Callable[[Any, Path], None]) -> None:
+    path, marker = tmp_path / "evil.ckpt", tmp_path / "ran"
+    save({"fc.4.bias": Evil(marker)}, path)
+    with pytest.raises(UserError, match=r"evil\.ckpt: .*refused.*: save model\.state_dict\(\) instead$"):
+        from_torch(path)
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Evil(marker)))
+    assert marker.exists()  # it would have
+
+
+@pytest.mark.torch
+def test_pickled_module_is_refused(torch: Any, tmp_path: Path) -> None:
+    torch.save(make_module(32, 11), tmp_path / "module.pt")
+    with pytest.raises(UserError, match=r"module\.pt: .*pickled module.*: save model\.state_dict\(\) instead$"):
+        from_torch(tmp_path / "module.pt")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("content", ["nothing", "text", "half"])
+def test_damaged_checkpoints(torch: Any, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "damaged.ckpt"
+    torch.save({"x": torch.ones(1000)}, path)
+    path.write_bytes({"nothing": b"", "text": b"not a checkpoint", "half": path.read_bytes()[:2000]}[content])
+    with pytest.raises(UserError, match=r"damaged\.ckpt: [^\n]*no (PyTorch )?checkpoint[^\n]*$"):
+        from_torch(path)
+
+
+@pytest.mark.torch
+def test_checkpoint_of_something_else(torch: Any, tmp_path: Path) -> None:
+    torch.save([torch.ones(1)], tmp_path / "list.pt")
+    with pytest.raises(UserError, match=r"list\.pt: holds a list, not a dictionary of tensors: save model\.state_dict"):
+        from_torch(tmp_path / "list.pt")
+
+
+def test_refused_safetensors(weights: parity.Tensors, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(UserError, match=r"best\.safetensors: is no safetensors file or a damaged one"):
+        from_torch(path)
+    safetensors.numpy.save_file({"x": np.zeros(3, np.uint8)}, path)
+    with pytest.raises(UserError, match=r"best\.safetensors: x has type U8: give floating-point weights"):
+        from_torch(path)
+    safetensors.numpy.save_file(changed(weights, cnn__0__bias=None), path)
+    with pytest.raises(UserError, match=r"best\.safetensors: missing cnn\.0\.bias"):
+        from_torch(path)
+
+
+def test_refused_paths(weights: parity.Tensors, tmp_path: Path) -> None:
+    variables = from_state_dict(weights)
+    suffixes = r"unknown suffix '\.h5': give a file ending in \.ckpt, \.pt, \.pth, \.safetensors"
+    with pytest.raises(UserError, match=suffixes):
+        from_torch(tmp_path / "best.h5")
+    with pytest.raises(UserError, match=suffixes):
+        to_torch(variables, tmp_path / "best.h5")
+    with pytest.raises(UserError, match=r"best\.safetensors: cannot be read \(No such file or directory\)"):
+        from_torch(tmp_path / "best.safetensors")
+    with pytest.raises(UserError, match=r"best\.safetensors: cannot be written \(No such file or directory\)"):
+        to_torch(variables, tmp_path / "absent" / "best.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"folder\.safetensors: cannot be read \(Is a directory\)"):
+        from_torch(tmp_path / "folder.safetensors")
+    with pytest.raises(UserError, match=r"folder\.safetensors: cannot be written \(Is a directory\)"):
+        to_torch(variables, tmp_path / "folder.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.safetensors"]
+
+
+def test_failed_write_keeps_the_earlier_file(
+    weights: parity.Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "best.safetensors"
+    path.write_text("earlier")
+
+    def full(self: Path, content: bytes) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
+        to_torch(from_state_dict(weights), path)
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
