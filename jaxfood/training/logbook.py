@@ -92,12 +92,17 @@ class Logbook:
 
 
 class Bar:
-    """A progress bar that asks for the metrics, and so waits for the device, about once a second."""
+    """A progress bar that reads the metrics, and so waits for the device, after about a second of the device's work.
+
+    Between readings steps queue up. Whether the bar is shown or not, the readings keep the queue short: Ctrl-C is
+    heard, and its batches do not fill the memory.
+    """
 
     def __init__(self, total: int, description: str, start: int, *, shown: bool) -> None:
         self._bar = tqdm(total=total, initial=start, desc=description, unit="step", leave=False, disable=not shown)
-        self._shown = shown
-        self._last = time.monotonic()
+        self._done = start
+        self._last = time.perf_counter()
+        self._seconds_per_step = 1.0  # until measured: the first step is read
 
     def __enter__(self) -> "Bar":
         return self
@@ -107,10 +112,13 @@ class Bar:
 
     def update(self, step: int, read: Callable[[], Mapping[str, float]]) -> None:
         """Step `step` was started; `read()` waits for it and gives the metrics to show."""
-        if self._shown and time.monotonic() - self._last > 1:
-            self._bar.set_postfix({name: f"{value:.4f}" for name, value in read().items()}, refresh=False)
-            self._bar.update(step - self._bar.n)
-            self._last = time.monotonic()
+        queued = step - self._done
+        if queued * self._seconds_per_step < 1 and time.perf_counter() - self._last < 1:
+            return
+        self._bar.set_postfix({name: f"{value:.4f}" for name, value in read().items()}, refresh=False)
+        self._bar.update(queued)
+        now = time.perf_counter()
+        self._done, self._last, self._seconds_per_step = step, now, (now - self._last) / queued
 
 
 class Stopwatch:
