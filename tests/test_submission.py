@@ -78,16 +78,16 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(
     out = tmp_path / "submission.csv"
     out.write_text("old", encoding="utf-8")
 
-    def write_half(path: Path, text: str, **_: object) -> None:
-        with path.open("w") as file:
-            file.write(text[:3])
+    def write_half(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:3])
         raise OSError(28, "No space left on device")
 
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     if failing == "write":
-        monkeypatch.setattr(Path, "write_text", write_half)
+        monkeypatch.setattr(Path, "write_bytes", write_half)
     else:
         monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(UserError, match=r"cannot write .*submission\.csv: No space left on device; give another --out"):

@@ -8,7 +8,6 @@ ignored on the way in and written as 0, a new module's value.
 
 import io
 import math
-import os
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ import safetensors.numpy
 from flax import traverse_util
 
 from jaxfood.errors import UserError
+from jaxfood.files import write_whole
 from jaxfood.model.classifier import FEATURES, HIDDEN
 
 Shape = tuple[int, ...]
@@ -153,14 +153,8 @@ def to_torch(variables: Mapping[str, Any], path: str | Path) -> None:
         UserError: the suffix is unknown, the file cannot be written, or `variables` are not `FoodClassifier`'s.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # beside `path`, so that replacing is atomic
     try:
-        content = _encoded(to_state_dict(variables), _known_suffix(path))
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, _encoded(to_state_dict(variables), _known_suffix(path)))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}): give a file in an existing folder") from error
     except UserError as error:
