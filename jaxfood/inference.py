@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxfood.config.schema import Config, DeviceConfig
 from jaxfood.data.batches import ResidentPictures
-from jaxfood.data.cache import load_pictures
+from jaxfood.data.cache import UnreadablePictures, load_pictures
 from jaxfood.data.folder import PictureIndex
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
@@ -46,7 +46,10 @@ def predict_probabilities(
 def _probabilities(
     model: FoodClassifier, variables: dict[str, Any], config: Config, index: PictureIndex, progress: bool
 ) -> np.ndarray:
-    pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir, progress=progress)
+    try:
+        pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir, progress=progress)
+    except UnreadablePictures as error:  # every picture needs its answer: leaving some out is no mend here
+        raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
     mesh = make_mesh(DeviceConfig())  # this machine's devices, whatever the run was trained on
     resident = ResidentPictures(pictures, mesh)
     variables = on_every_device(variables, mesh)

@@ -279,6 +279,8 @@ def test_eight_devices_train_as_one(finished: tuple[Path, Config], tmp_path: Pat
     ours, theirs = (read_metrics(run / "metrics.jsonl")[0] for run in (tmp_path / "run", whole))
     for name in ("train_loss", "valid_loss", "grad_norm"):
         assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
+    for leaf in jax.tree.leaves(load_run(tmp_path / "run")[1]):
+        assert leaf.devices() == {jax.devices()[0]}
 
 
 def test_tensorboard_gets_the_scalars(finished: tuple[Path, Config], tmp_path: Path) -> None:
