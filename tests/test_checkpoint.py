@@ -97,12 +97,17 @@ def test_what_is_saved_is_what_stood_there_when_saving_began(tmp_path: Path) -> 
 
 
 def test_an_interrupted_save_leaves_the_earlier_checkpoint(tmp_path: Path, state: TrainState) -> None:
+    """What it left is removed by whoever trains, never by whoever reads while another process may be saving."""
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(at(state, 1), zero_sums(updates=True), MEMORY, accuracy=0.5)
     torn = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
     torn.mkdir()
     with Checkpoints(tmp_path) as checkpoints:
         assert (checkpoints.last, checkpoints.find("best")) == (1, 1)
+        checkpoints.restore_variables(1, state.variables)
+    assert torn.exists()
+    with Checkpoints(tmp_path, clean_up=True) as checkpoints:
+        checkpoints.save(at(state, 3), zero_sums(updates=True), MEMORY, accuracy=0.4)
     assert not torn.exists()
 
 

@@ -39,14 +39,20 @@ class Checkpoints:
     """The checkpoints of a run, by step: the `keep_best` best and the last.
 
     A context manager: leaving it waits for what is being written.
+
+    Args:
+        workdir: the run.
+        keep_best: how many of the best are kept.
+        clean_up: remove what an interrupted save left, before the next one. For the process that trains the run alone:
+            to another one a save in progress looks the same.
     """
 
-    def __init__(self, workdir: Path, keep_best: int = 1) -> None:
+    def __init__(self, workdir: Path, keep_best: int = 1, *, clean_up: bool = False) -> None:
         best = BestN(get_metric_fn=_rank, n=keep_best)
         options = ocp.CheckpointManagerOptions(
             best_fn=_rank,
             preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=clean_up,
         )
         self._workdir = workdir
         handlers: dict[str, ocp.CheckpointHandler] = {

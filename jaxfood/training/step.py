@@ -36,12 +36,12 @@ def batch_sums(logits: jax.Array, batch: Batch) -> Sums:
     }
 
 
-def means(sums: Sums) -> Sums:
-    """Loss and accuracy of a picture, and the gradient norm of an update where there was one."""
-    count = jnp.maximum(sums["count"], 1)
+def means(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Loss and accuracy of a picture, and the gradient norm of an update where there was one; JAX's or NumPy's."""
+    count = sums["count"].clip(1)
     result = {"loss": sums["loss"] / count, "accuracy": sums["correct"] / count}
     if "updates" in sums:
-        result["grad_norm"] = sums["grad_norm"] / jnp.maximum(sums["updates"], 1)
+        result["grad_norm"] = sums["grad_norm"] / sums["updates"].clip(1)
     return result
 
 
