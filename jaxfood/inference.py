@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from jaxfood.config.schema import Config, DeviceConfig
-from jaxfood.data.batches import ResidentPictures
+from jaxfood.data.batches import ResidentPictures, steps_per_epoch
 from jaxfood.data.cache import UnreadablePictures, load_pictures
 from jaxfood.data.folder import PictureIndex
 from jaxfood.errors import UserError
@@ -30,7 +31,7 @@ def predict_probabilities(
         runs: work directories of runs with the same number of classes.
         index: N pictures.
         which: the checkpoint of each run: "best", "last" or a step.
-        progress: whether to show a bar while decoding.
+        progress: whether to show bars.
 
     Raises:
         UserError: no such run or checkpoint, runs of different numbers of classes, pictures that cannot be read.
@@ -54,7 +55,10 @@ def _probabilities(
     resident = ResidentPictures(pictures, mesh)
     variables = on_every_device(variables, mesh)
     predict = jax.jit(partial(predict_logits, model))
-    batches = resident.batches(np.arange(resident.size), config.train.batch_size)
-    logits = [predict(variables, batch["image"]) for batch in batches]
+    batch_size = config.train.batch_size
+    batches = resident.batches(np.arange(resident.size), batch_size)
+    total = steps_per_epoch(resident.size, batch_size)
+    with tqdm(batches, total=total, desc="predicting", unit="batch", leave=False, disable=not progress) as bar:
+        logits = [np.asarray(predict(variables, batch["image"])) for batch in bar]
     # Padding stands at the end of the last batch only.
-    return np.asarray(jax.nn.softmax(np.concatenate(jax.device_get(logits))[: resident.size]))
+    return np.asarray(jax.nn.softmax(np.concatenate(logits)[: resident.size]))

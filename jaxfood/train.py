@@ -22,20 +22,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments, flags = parser.parse_with_settings(argv)
     recipe, workdir = arguments.config, arguments.workdir
 
+    earlier = []
     if arguments.resume:
         if workdir is None:
             raise UserError("--resume needs --workdir RUN: which run goes on?")
         from jaxfood.training.run import CONFIG, read_config
 
         read_config(workdir)  # refuses what is no run
-        given = [] if recipe is None else [sources.read_toml(sources.find_config(recipe))]
-        config = sources.merge(sources.read_toml(workdir / CONFIG), *given, flags)
-    else:
-        if recipe is None and "data" not in flags.values:
-            recipe = "demo"
-            print("no --config and no --data setting: taking the demo recipe (drawn pictures, no download)")
-        given = [] if recipe is None else [sources.read_toml(sources.find_config(recipe))]
-        config = sources.merge(*given, flags)
+        earlier = [sources.read_toml(workdir / CONFIG)]
+    elif recipe is None and "data" not in flags.values:
+        recipe = "demo"
+        print("no --config and no --data setting: taking the demo recipe (drawn pictures, no download)")
+    given = [] if recipe is None else [sources.read_toml(sources.find_config(recipe))]
+    config = sources.merge(*earlier, *given, flags)
 
     cli.set_up_jax(config.device)
     from jaxfood.training.loop import train_and_evaluate

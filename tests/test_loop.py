@@ -211,6 +211,7 @@ def test_resume_refuses_other_pictures(finished: tuple[Path, Config], tmp_path: 
     (root / "train" / "0_0.jpg").unlink()
     with pytest.raises(UserError, match="21 pictures and there are 20 now"):
         train_and_evaluate(config, tmp_path / "run", resume=True)
+    assert load_config(tmp_path / "run" / "config.toml").train.epochs == 1, "a refused resume changes nothing"
 
 
 def test_a_used_directory_is_refused_and_overwrite_takes_only_a_run(

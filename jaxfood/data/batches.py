@@ -1,7 +1,6 @@
 """Which pictures make up step n, padding and mask, and how they get on to the devices."""
 
 from collections.abc import Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +49,7 @@ class ResidentPictures:
         self._images = jax.device_put(np.asarray(pictures.images), everywhere)
         self._labels = jax.device_put(pictures.labels, everywhere)
         split = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
-        self._gather = jax.jit(partial(_gather), out_shardings=split)
+        self._gather = jax.jit(_gather, out_shardings=split)
 
     def batches(self, order: np.ndarray, batch_size: int, start: int = 0) -> Iterator[dict[str, jax.Array]]:
         """The batches of an order: image uint8 `[B, H, W, 3]`, label int32 `[B]`, mask `[B]`."""

@@ -62,12 +62,13 @@ def train_and_evaluate(
         splits = load_splits(
             config.data, config.model.num_classes, seed=config.train.seed, progress=config.logging.progress
         )
-    if resume:
-        write_whole(workdir / run.CONFIG, to_toml(config))
-    else:
+    if not resume:
         run.begin(workdir, config, splits.classes, overwrite=overwrite)
     with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
-        return _Training(config, workdir, splits, mesh, checkpoints, stop, watch).run()
+        training = _Training(config, workdir, splits, mesh, checkpoints, stop, watch)
+        if resume:  # only now: a run that cannot go on stays as it was
+            write_whole(workdir / run.CONFIG, to_toml(config))
+        return training.run()
 
 
 def _finished(config: Config, workdir: Path) -> dict[str, Any] | None:
