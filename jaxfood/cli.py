@@ -108,4 +108,6 @@ def _help(section: str, name: str, fields: dict[str, dataclasses.Field]) -> str:
 
 def _spelled(value: object) -> str:
     """A value as flags take it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or '""'
     return str(value).lower() if isinstance(value, bool) else repr(value)

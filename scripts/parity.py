@@ -18,8 +18,10 @@ import numpy as np
 from PIL import Image
 
 from jaxfood.config import Config, load_config
+from jaxfood.config.losses import CrossEntropy
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.torch_weights import from_state_dict, num_classes_of, to_state_dict
+from jaxfood.optim.losses import make_loss
 from jaxfood.training.state import TrainState
 from jaxfood.training.step import loss_fn, predict_logits, train_step
 
@@ -179,7 +181,7 @@ def backward(weights: Tensors, batch: Batch) -> Backward:
 
 @partial(jax.jit, static_argnums=0)
 def _backward(model: FoodClassifier, variables: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Any, Any]:
-    compute = jax.value_and_grad(partial(loss_fn, model), has_aux=True)
+    compute = jax.value_and_grad(partial(loss_fn, model, make_loss(CrossEntropy(), model.num_classes)), has_aux=True)
     (loss, (batch_stats, _)), gradient = compute(variables["params"], variables["batch_stats"], batch)
     return loss, gradient, batch_stats
 

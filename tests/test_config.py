@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 
@@ -12,7 +13,7 @@ from jaxfood.config.optimizers import Adam
 from jaxfood.config.schedules import Constant
 from jaxfood.config.schema import SECTIONS, TrainConfig
 from jaxfood.config.settings import describe, kind_of
-from jaxfood.config.sources import all_settings, merge, read_texts, read_toml, recipes, variants_of
+from jaxfood.config.sources import VARIANTS, all_settings, merge, read_texts, read_toml, recipes, variants_of
 from jaxfood.errors import UserError
 
 NOTES_RECIPE = {
@@ -34,6 +35,9 @@ NOTES_RECIPE = {
     "optimizer.beta2": 0.999,
     "optimizer.eps": 1e-8,
     "schedule.name": "constant",
+    "loss.name": "cross_entropy",
+    "loss.label_smoothing": 0.0,
+    "loss.class_weights": (),
     "checkpoint.keep_best": 1,
 }
 
@@ -52,6 +56,8 @@ def write(path: Path, text: str) -> Path:
 
 def spelled(value: object) -> str:
     """A value as a flag has it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -78,7 +84,7 @@ def test_every_setting_that_others_rely_on_is_there() -> None:
 def test_a_setting_has_a_meaning_and_its_default_is_accepted(
     section: str, variant: type, field: dataclasses.Field
 ) -> None:
-    chooses = section in ("optimizer", "schedule") and field.name == "name"
+    chooses = section in VARIANTS and field.name == "name"
     assert chooses or field.metadata["meaning"].strip()
     assert describe(field)
     assert field.default in field.metadata["accepts"]
@@ -204,10 +210,18 @@ def test_an_integer_is_a_number(tmp_path: Path) -> None:
         ("optimizer.clip_norm", "0", "above 0"),
         ("optimizer.clip_norm", "-inf", "above 0"),
         ("optimizer.beta2", "1.0", "below 1"),
-        ("optimizer.name", '"adamx"', "one of: sgd, momentum, nesterov, adagrad, rmsprop, adam"),
+        (
+            "optimizer.name",
+            '"adamx"',
+            "one of: sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, amsgrad, nadam, adamw, notes_mom",
+        ),
         ("optimizer.name", "5", "one of: sgd"),
         ("optimizer.name", '["adam"]', "one of: sgd"),
-        ("schedule.name", '"cosine"', "one of: constant, warmup_cosine, step, exponential"),
+        (
+            "schedule.name",
+            '"cosine"',
+            "one of: constant, warmup_cosine, step, exponential, inverse_sqrt, one_cycle, plateau",
+        ),
         ("schedule.name", "{a = 1}", "one of: constant"),
         ("device.platform", '"cuda"', "cpu, gpu, tpu"),
     ],
@@ -366,7 +380,8 @@ def test_a_foreign_setting_of_an_earlier_source_is_dropped(tmp_path: Path) -> No
         ('[optimizer]\nname = "sgd"\nbeta1 = 0.5', [], r"^a\.toml: optimizer 'sgd' has no 'beta1'"),
         ('[optimizer]\nname = "sgd"', ["optimizer.beta1=0.5"], r"^overrides: optimizer 'sgd' has no 'beta1'"),
         ("", ["optimizer.name=sgd", "optimizer.beta1=0.5"], r"^overrides: optimizer 'sgd' has no 'beta1'"),
-        ("", ["schedule.gamma=0.5"], r"^overrides: schedule 'constant' has no 'gamma'; its settings: none"),
+        ("", ["schedule.gamma=0.5"], r"^overrides: schedule 'constant' has no 'gamma'; its settings: warmup_ratio$"),
+        ("", ["loss.name=mse", "loss.gamma=2"], r"^overrides: loss 'mse' has no 'gamma'; its settings: none"),
     ],
 )
 def test_a_foreign_setting_of_the_source_that_chose_or_a_later_one_is_refused(
@@ -386,4 +401,4 @@ def test_three_sources_win_one_after_the_other(tmp_path: Path) -> None:
 
 def test_kinds_are_those_of_the_annotations() -> None:
     for _, _, field in (param.values for param in SETTINGS):
-        assert kind_of(field) is field.type
+        assert kind_of(field) is (get_origin(field.type) or field.type)

@@ -151,26 +151,39 @@ def test_updates_are_pytorchs_in_float32(case: str) -> None:
     assert_close(ours, theirs, 1e-5)
 
 
+TORCH_CLASSES = {
+    "sgd": "SGD",
+    "momentum": "SGD",
+    "nesterov": "SGD",
+    "adagrad": "Adagrad",
+    "rmsprop": "RMSprop",
+    "adadelta": "Adadelta",
+    "adam": "Adam",
+    "amsgrad": "Adam",
+    "nadam": "NAdam",
+    "adamw": "AdamW",
+}
+
+
+def test_every_optimizer_is_pytorchs_or_the_notes() -> None:
+    assert OPTIMIZERS.keys() - TORCH_CLASSES.keys() == {name for name in OPTIMIZERS if name.startswith("notes_")}
+
+
 @pytest.mark.torch
-def test_defaults_are_pytorchs_but_for_the_notes_adam() -> None:
+@pytest.mark.parametrize("name", TORCH_CLASSES)
+def test_defaults_are_pytorchs_but_for_the_notes_adam(name: str) -> None:
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
-    classes = {"sgd": "SGD", "momentum": "SGD", "nesterov": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop"}
-    classes |= {"adam": "Adam", "adamw": "AdamW"}
     notes = {("adam", "learning_rate"): 3e-4, ("adam", "weight_decay"): 1e-5}
     asked_for = {(name, "momentum"): 0.9 for name in ("momentum", "nesterov")}  # PyTorch's default is 0
-    assert classes.keys() == OPTIMIZERS.keys()
-    for name, variant in OPTIMIZERS.items():
-        theirs = {
-            key: parameter.default
-            for key, parameter in inspect.signature(getattr(torch.optim, classes[name])).parameters.items()
-        }
-        theirs["learning_rate"] = theirs["lr"]
-        if "betas" in theirs:
-            theirs["beta1"], theirs["beta2"] = theirs["betas"]
-        theirs |= {"name": name, "clip_norm": 10.0}
-        for field in dataclasses.fields(variant):
-            expected = (notes | asked_for).get((name, field.name), theirs[field.name])
-            assert field.default == expected, f"{name}.{field.name}"
+    parameters = inspect.signature(getattr(torch.optim, TORCH_CLASSES[name])).parameters
+    theirs = {key: parameter.default for key, parameter in parameters.items()}
+    theirs["learning_rate"] = theirs["lr"]
+    if "betas" in theirs:
+        theirs["beta1"], theirs["beta2"] = theirs["betas"]
+    theirs |= {"name": name, "clip_norm": 10.0, "clip_value": math.inf, "decay_biases_and_norms": True}
+    for field in dataclasses.fields(OPTIMIZERS[name]):
+        expected = (notes | asked_for).get((name, field.name), theirs[field.name])
+        assert field.default == expected, f"{name}.{field.name}"
 
 
 # By hand.

@@ -11,11 +11,14 @@ import pytest
 
 from jaxfood import TrainState, load_config, train_step
 from jaxfood.config import Config
+from jaxfood.config.losses import CrossEntropy
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.optim.losses import make_loss
 from jaxfood.training.state import init_variables
 from jaxfood.training.step import add_evaluation, batch_sums, means, predict_logits, to_float, zero_sums
 
 CLIP = 1e-3
+CROSS_ENTROPY = make_loss(CrossEntropy(), num_classes=3)
 SETTINGS = (
     *("data.image_size=32", "model.num_classes=3", "optimizer.name=sgd", "optimizer.learning_rate=0.5"),
     *(f"optimizer.clip_norm={CLIP}", "schedule.name=exponential"),
@@ -153,11 +156,11 @@ def test_evaluation_takes_uint8_and_leaves_padding_out(
     exact = jax.jit(partial(model.apply, train=False))(variables, floats)
     np.testing.assert_allclose(jax.jit(partial(predict_logits, model))(variables, pictures), exact, rtol=1e-12)
 
-    evaluate = jax.jit(partial(add_evaluation, model))
+    evaluate = jax.jit(partial(add_evaluation, model, CROSS_ENTROPY))
     sums = zero_sums(updates=False)
     for mask in ([1, 1, 0, 0], [0, 0, 1, 1]):
         sums = evaluate(variables, sums, {"image": pictures, "label": LABELS, "mask": np.array(mask, np.float32)})
-    whole = means(batch_sums(exact, {"label": LABELS}))
+    whole = means(batch_sums(CROSS_ENTROPY, exact, {"label": LABELS}))
     assert_equal_trees(means(sums), whole, 1e-12)
     assert float(sums["count"]) == 4
 
@@ -165,8 +168,8 @@ def test_evaluation_takes_uint8_and_leaves_padding_out(
 def test_sums_count_pictures_and_not_batches() -> None:
     """An epoch's mean, its smaller last batch included, is one over pictures; the notes' code has it over batches."""
     logits = np.array([[9.0, 0, 0], [9.0, 0, 0], [0, 9.0, 0]])
-    first = batch_sums(jnp.asarray(logits), {"label": np.array([0, 0, 0])})
-    last = batch_sums(jnp.asarray(logits), {"label": np.array([1, 0, 0]), "mask": np.array([1, 0, 0])})
+    first = batch_sums(CROSS_ENTROPY, jnp.asarray(logits), {"label": np.array([0, 0, 0])})
+    last = batch_sums(CROSS_ENTROPY, jnp.asarray(logits), {"label": np.array([1, 0, 0]), "mask": np.array([1, 0, 0])})
     result = means(jax.tree.map(jnp.add, first, last))
     assert float(result["accuracy"]) == 2 / 4
     small = np.log(1 + 2 * np.exp(-9.0))

@@ -1,12 +1,16 @@
 """The optimizers' settings, one dataclass each: the fields that PyTorch's has, with PyTorch's defaults.
 
 Adam's defaults are the notes' (`Adam(lr=0.0003, weight_decay=1e-5)`). `clip_norm` is the notes'
-`clip_grad_norm_(max_norm=10)` for all of them; `inf` is no clipping.
+`clip_grad_norm_(max_norm=10)` for all of them; `inf` is no clipping. The optimizers that only the notes' formulas
+define are at the end; where neither the notes nor PyTorch has a value, a comment says what was chosen.
 """
 
+import math
 from dataclasses import dataclass
 
 from jaxfood.config.settings import Section, setting
+
+_RATE = "learning rate, the schedule's highest"
 
 
 @dataclass(frozen=True)
@@ -15,8 +19,12 @@ class OptimizerConfig(Section):
 
     section = "optimizer"
     name: str = setting("", "which optimizer")
-    learning_rate: float = setting(1e-3, "learning rate, the schedule's highest", at_least=0)
+    learning_rate: float = setting(1e-3, _RATE, at_least=0)
     weight_decay: float = setting(0.0, "L2 penalty added to the gradient (adamw: decoupled decay)", at_least=0)
+    decay_biases_and_norms: bool = setting(True, "decay biases and BatchNorm's parameters too, as PyTorch does")
+    clip_value: float = setting(
+        math.inf, "highest size of a gradient's element, before clip_norm", above=0, infinite=True
+    )
     clip_norm: float = setting(10.0, "highest norm of the whole gradient; inf: no clipping", above=0, infinite=True)
 
 
@@ -48,7 +56,7 @@ class Adagrad(OptimizerConfig):
     """`torch.optim.Adagrad`."""
 
     name: str = setting("adagrad", "", choices=("adagrad",))
-    learning_rate: float = setting(1e-2, "learning rate, the schedule's highest", at_least=0)
+    learning_rate: float = setting(1e-2, _RATE, at_least=0)
     lr_decay: float = setting(0.0, "the rate at step t is divided by 1 + t * lr_decay", at_least=0)
     initial_accumulator_value: float = setting(0.0, "where the sum of squared gradients starts", at_least=0)
     eps: float = setting(1e-10, "added to the root of the accumulated squares", at_least=0)
@@ -59,7 +67,7 @@ class RMSprop(OptimizerConfig):
     """`torch.optim.RMSprop`."""
 
     name: str = setting("rmsprop", "", choices=("rmsprop",))
-    learning_rate: float = setting(1e-2, "learning rate, the schedule's highest", at_least=0)
+    learning_rate: float = setting(1e-2, _RATE, at_least=0)
     alpha: float = setting(0.99, "decay of the mean of squared gradients", at_least=0, below=1)
     eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
     momentum: float = setting(0.0, "share of the last step that is kept", at_least=0, below=1)
@@ -67,15 +75,47 @@ class RMSprop(OptimizerConfig):
 
 
 @dataclass(frozen=True)
+class Adadelta(OptimizerConfig):
+    """`torch.optim.Adadelta`."""
+
+    name: str = setting("adadelta", "", choices=("adadelta",))
+    learning_rate: float = setting(1.0, _RATE, at_least=0)
+    rho: float = setting(0.9, "decay of the mean squares of gradient and step", at_least=0, below=1)
+    eps: float = setting(1e-6, "added inside the roots of both mean squares", above=0)
+
+
+@dataclass(frozen=True)
 class Adam(OptimizerConfig):
     """`torch.optim.Adam` with the notes' values; the weight decay is L2, as PyTorch's Adam has it."""
 
     name: str = setting("adam", "", choices=("adam",))
-    learning_rate: float = setting(3e-4, "learning rate, the schedule's highest", at_least=0)
+    learning_rate: float = setting(3e-4, _RATE, at_least=0)
     weight_decay: float = setting(1e-5, "L2 penalty added to the gradient", at_least=0)
     beta1: float = setting(0.9, "decay of the mean gradient", at_least=0, below=1)
     beta2: float = setting(0.999, "decay of the mean squared gradient", at_least=0, below=1)
     eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
+
+
+@dataclass(frozen=True)
+class Amsgrad(OptimizerConfig):
+    """`torch.optim.Adam(amsgrad=True)`: the largest mean square so far divides, not the present one."""
+
+    name: str = setting("amsgrad", "", choices=("amsgrad",))
+    beta1: float = setting(0.9, "decay of the mean gradient", at_least=0, below=1)
+    beta2: float = setting(0.999, "decay of the mean squared gradient", at_least=0, below=1)
+    eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
+
+
+@dataclass(frozen=True)
+class Nadam(OptimizerConfig):
+    """`torch.optim.NAdam`: Adam with Nesterov's look ahead."""
+
+    name: str = setting("nadam", "", choices=("nadam",))
+    learning_rate: float = setting(2e-3, _RATE, at_least=0)
+    beta1: float = setting(0.9, "decay of the mean gradient", at_least=0, below=1)
+    beta2: float = setting(0.999, "decay of the mean squared gradient", at_least=0, below=1)
+    eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
+    momentum_decay: float = setting(4e-3, "how fast beta1 rises from its half to its value", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -89,6 +129,48 @@ class AdamW(OptimizerConfig):
     eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
 
 
+@dataclass(frozen=True)
+class NotesMomentum(OptimizerConfig):
+    """The notes' momentum, m1 = lambda m0 - eta g: the learning rate is inside the movement."""
+
+    name: str = setting("notes_momentum", "", choices=("notes_momentum",))
+    momentum: float = setting(0.9, "lambda, the share of the last movement that is kept", at_least=0, below=1)
+
+
+# The three below move a parameter by about the learning rate at first, as Adam does: they have the notes' rate of Adam.
+
+
+@dataclass(frozen=True)
+class NotesAdagrad(OptimizerConfig):
+    """The notes' AdaGrad: sigma is the root of the *mean* of all squared gradients so far."""
+
+    name: str = setting("notes_adagrad", "", choices=("notes_adagrad",))
+    learning_rate: float = setting(3e-4, _RATE, at_least=0)
+
+
+@dataclass(frozen=True)
+class NotesRMSprop(OptimizerConfig):
+    """The notes' RMSProp: sigma starts at |g_0|, then follows the recursion with alpha (PyTorch's 0.99)."""
+
+    name: str = setting("notes_rmsprop", "", choices=("notes_rmsprop",))
+    learning_rate: float = setting(3e-4, _RATE, at_least=0)
+    alpha: float = setting(0.99, "decay of sigma squared", at_least=0, below=1)
+
+
+@dataclass(frozen=True)
+class NotesAdam(OptimizerConfig):
+    """The notes' Adam: RMSProp's sigma, the momentum's direction. The two decays are Adam's."""
+
+    name: str = setting("notes_adam", "", choices=("notes_adam",))
+    learning_rate: float = setting(3e-4, _RATE, at_least=0)
+    momentum: float = setting(0.9, "share of the last direction that is kept", at_least=0, below=1)
+    alpha: float = setting(0.999, "decay of sigma squared", at_least=0, below=1)
+
+
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
-    variant.name: variant for variant in (Sgd, Momentum, Nesterov, Adagrad, RMSprop, Adam, AdamW)
+    variant.name: variant
+    for variant in (
+        *(Sgd, Momentum, Nesterov, Adagrad, RMSprop, Adadelta, Adam, Amsgrad, Nadam, AdamW),
+        *(NotesMomentum, NotesAdagrad, NotesRMSprop, NotesAdam),
+    )
 }

@@ -1,12 +1,13 @@
 """Every setting: its default, its meaning and what it accepts. Nowhere else stands a default.
 
-The defaults are the recipe of the notes (HW3, Food-11): Adam 3e-4 with L2 1e-5, gradient norm clipped at 10,
-constant rate, batches of 64, 8 epochs, patience 5, seed 6666, 128 px.
+The defaults are the recipe of the notes (HW3, Food-11): cross-entropy, Adam 3e-4 with L2 1e-5, gradient norm clipped at
+10, constant rate, batches of 64, 8 epochs, patience 5, seed 6666, 128 px.
 """
 
 import dataclasses
 from dataclasses import dataclass
 
+from jaxfood.config.losses import CrossEntropy, LossConfig
 from jaxfood.config.optimizers import Adam, OptimizerConfig
 from jaxfood.config.schedules import Constant, ScheduleConfig
 from jaxfood.config.settings import Section, setting
@@ -89,6 +90,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = Adam()
     schedule: ScheduleConfig = Constant()
+    loss: LossConfig = CrossEntropy()
     checkpoint: CheckpointConfig = CheckpointConfig()
     device: DeviceConfig = DeviceConfig()
     logging: LoggingConfig = LoggingConfig()

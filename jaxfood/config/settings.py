@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from jaxfood.errors import UserError
 
-_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "numbers"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Accepts:
     infinite: bool = False
 
     def __contains__(self, value: Any) -> bool:
+        if isinstance(value, tuple):
+            return all(number in self for number in value)
         if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not self.infinite)):
             return False
         return not (
@@ -64,22 +66,38 @@ def describe(field: dataclasses.Field) -> str:
 
 def check(name: str, field: dataclasses.Field, value: Any) -> Any:
     """`value` in the setting's own type (an integer becomes a number), or a UserError that says what is accepted."""
-    kind = kind_of(field)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < 2**1023 else math.inf
-    if type(value) is not kind or value not in field.metadata["accepts"]:
-        raise UserError(f"{name} = {value!r}: it takes {describe(field)}")
+    kind, given = kind_of(field), value
+    if kind is float:
+        value = _to_float(value)
+    elif kind is tuple and isinstance(value, list | tuple):
+        value = tuple(_to_float(number) for number in value)
+    of_its_type = type(value) is kind
+    if isinstance(value, tuple):
+        of_its_type = kind is tuple and all(type(number) is float for number in value)
+    if not of_its_type or value not in field.metadata["accepts"]:
+        raise UserError(f"{name} = {given!r}: it takes {describe(field)}")
     return value
 
 
 def parse(name: str, field: dataclasses.Field, text: str) -> Any:
-    """The value that a flag's text stands for, checked. Strings stand for themselves."""
+    """The value that a flag's text stands for, checked. Strings stand for themselves, commas separate numbers."""
     kind = kind_of(field)
     try:
-        value = {"true": True, "false": False}[text] if kind is bool else kind(text)
+        value: Any
+        if kind is tuple:
+            value = tuple(float(number) for number in text.split(",")) if text.strip() else ()
+        else:
+            value = {"true": True, "false": False}[text] if kind is bool else kind(text)
     except (KeyError, ValueError):
         raise UserError(f"{name} = {text!r}: it takes {describe(field)}") from None
     return check(name, field, value)
+
+
+def _to_float(value: Any) -> Any:
+    """An integer as a number; anything else as it is."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(value) if abs(value) < 2**1023 else math.inf
+    return value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import tomli_w
 
+from jaxfood.config.losses import LOSSES
 from jaxfood.config.optimizers import OPTIMIZERS
 from jaxfood.config.schedules import SCHEDULES
 from jaxfood.config.schema import SECTIONS, Config
@@ -17,8 +18,12 @@ from jaxfood.config.settings import Section, check, parse
 from jaxfood.errors import UserError
 
 # Sections of several variants, one of which `name` chooses, and the settings that outlive another choice.
-VARIANTS: dict[str, Mapping[str, type[Section]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-LASTING = {"optimizer": {"clip_norm"}, "schedule": set[str]()}
+VARIANTS: dict[str, Mapping[str, type[Section]]] = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "loss": LOSSES,
+}
+LASTING = {"optimizer": {"clip_norm"}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +119,7 @@ def read_texts(pairs: Iterable[tuple[str, str]], name: str = "command line") -> 
 def merge(*sources: Source) -> Config:
     """The configuration of all sources, later ones winning.
 
-    A source that chooses another optimizer (or schedule) drops what earlier ones said of it, but for `clip_norm`.
+    A source that chooses another optimizer (schedule, loss) drops what earlier ones said of it, but for `clip_norm`.
     """
     defaults = Config()
     sections: dict[str, Any] = {
@@ -140,7 +145,7 @@ def all_settings(config: Config) -> Iterator[tuple[str, Any]]:
 
 
 def variants_of(section: str) -> list[type[Section]]:
-    """The dataclasses that can stand in a section: one, or one for each optimizer or schedule."""
+    """The dataclasses that can stand in a section: one, or one for each optimizer, schedule or loss."""
     return list(VARIANTS[section].values()) if section in VARIANTS else [type(getattr(Config(), section))]
 
 
@@ -151,7 +156,7 @@ def _merge_section(section: str, default: Section, sources: Iterable[Source]) ->
         values = source.values.get(section, {})
         if section in VARIANTS and "name" in values and VARIANTS[section][values["name"]] is not variant:
             variant = VARIANTS[section][values["name"]]
-            given = {key: value for key, value in given.items() if key in LASTING[section]}
+            given = {key: value for key, value in given.items() if key in LASTING.get(section, ())}
         given |= {key: (value, source) for key, value in values.items()}
     fields = {field.name: field for field in dataclasses.fields(variant)}
     result = {}

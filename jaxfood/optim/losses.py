@@ -1,10 +1,83 @@
-"""Losses of single pictures; the step takes their mean over the batch."""
+"""Losses of single pictures, with PyTorch's meaning, and the weights by which the step takes their mean."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from jaxfood.config.losses import CrossEntropy, Focal, LossConfig, MeanSquaredError
+from jaxfood.errors import UserError
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def make_loss(loss: LossConfig, num_classes: int) -> Loss:
+    """The loss of a configuration: logits `[B, num_classes]` and labels `[B]` to losses `[B]` and weights `[B]`.
+
+    A batch's loss is sum(losses) / sum(weights): PyTorch's mean, where a picture's weight is its class's.
+
+    Raises:
+        UserError: the class weights are not one for each class.
+    """
+    weights = tuple(getattr(loss, "class_weights", ()))
+    if weights and (len(weights) != num_classes or not any(weights)):
+        what = "are all 0" if len(weights) == num_classes else f"has {len(weights)} numbers"
+        raise UserError(
+            f"loss.class_weights {what} and model.num_classes = {num_classes}: give a weight for each class"
+        )
+    losses: Callable[[jax.Array, jax.Array], jax.Array]
+    match loss:
+        case CrossEntropy():
+            losses = partial(cross_entropy, label_smoothing=loss.label_smoothing, class_weights=weights)
+        case MeanSquaredError():
+            losses = mean_squared_error
+        case Focal():
+            losses = partial(focal, gamma=loss.gamma, class_weights=weights)
+        case _:
+            raise TypeError(f"no loss for {loss}")
+    return lambda logits, labels: (losses(logits, labels), _of_labels(weights, logits, labels))
+
+
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0, class_weights: Sequence[float] = ()
+) -> jax.Array:
     """`nn.CrossEntropyLoss(reduction="none")`: logits `[B, num_classes]` and labels `[B]` to losses `[B]` in nats."""
-    log_probabilities = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+    surprise = -jax.nn.log_softmax(logits)
+    losses = _of_labels(class_weights, logits, labels) * _at(surprise, labels)
+    if not label_smoothing:
+        return losses
+    weighted = surprise * jnp.asarray(class_weights, logits.dtype) if class_weights else surprise
+    return (1 - label_smoothing) * losses + label_smoothing * jnp.mean(weighted, axis=-1)
+
+
+def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """`nn.MSELoss` of softmax and one-hot, mean over classes: `[B, num_classes]` and `[B]` to `[B]`."""
+    error = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return jnp.mean(jnp.square(error), axis=-1)
+
+
+def focal(
+    logits: jax.Array, labels: jax.Array, *, gamma: float = 2.0, class_weights: Sequence[float] = ()
+) -> jax.Array:
+    """(1 - p)^gamma times cross-entropy, p the right class's probability: `[B, num_classes]` and `[B]` to `[B]`.
+
+    With gamma 0 it is cross-entropy. The class weights are the paper's alpha (Lin et al. 2017, "Focal loss for dense
+    object detection"), there for two classes. 1 - p is taken as the sum of the others, which stays exact near p = 1.
+    """
+    surprise = -_at(jax.nn.log_softmax(logits), labels)
+    others = jnp.arange(logits.shape[-1]) != labels[:, None]
+    log_wrong = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=-1, where=others)
+    return _of_labels(class_weights, logits, labels) * jnp.exp(gamma * log_wrong) * surprise
+
+
+def _at(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """Each row's value at its label: `[B, num_classes]` and `[B]` to `[B]`."""
+    return jnp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]
+
+
+def _of_labels(class_weights: Sequence[float], logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Each picture's weight `[B]`: its class's, or 1."""
+    if not class_weights:
+        return jnp.ones_like(labels, logits.dtype)
+    return jnp.asarray(class_weights, logits.dtype)[labels]

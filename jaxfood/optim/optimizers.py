@@ -1,11 +1,12 @@
-"""PyTorch's optimizers as Optax chains: clip, L2, direction, learning rate, in PyTorch's order.
+"""An optimizer of the configuration as an Optax chain: clip, L2, direction, learning rate, in PyTorch's order.
 
-Each places eps, starts its accumulators and decays weights as `torch.optim` does; Optax's own defaults differ
-(AdaGrad starts at 0.1 with eps inside the root, RMSProp has eps inside, `clip_by_global_norm` lacks the 1e-6).
+How each places eps, starts its accumulators and decays weights is `torch.optim`'s (`directions.py`) or the notes'
+(`notes.py`), not Optax's own: its AdaGrad starts at 0.1 with eps inside the root, its RMSProp and AdaDelta differ in
+their decays, its AMSGrad takes the largest of the corrected mean squares, `clip_by_global_norm` lacks the 1e-6.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,10 @@ import optax
 
 from jaxfood.config import optimizers as settings
 from jaxfood.config.optimizers import OptimizerConfig
+from jaxfood.config.schedules import Plateau
 from jaxfood.config.schema import Config
+from jaxfood.optim import directions, notes
+from jaxfood.optim.plateau import scale_by_plateau
 from jaxfood.optim.schedules import make_schedule
 
 
@@ -22,19 +26,27 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
 
     Args:
         config: `optimizer` and `schedule` are read.
-        total_steps: updates in the whole run, for schedules that end with it.
+        total_steps: updates in the whole run, for schedules that depend on it.
     """
     optimizer = config.optimizer
-    schedule = make_schedule(config.schedule, optimizer, total_steps)
-    decoupled = isinstance(optimizer, settings.AdamW)
-    decay = optax.add_decayed_weights(optimizer.weight_decay) if optimizer.weight_decay else optax.identity()
-    return optax.chain(
-        clip_by_norm(optimizer.clip_norm),
-        optax.identity() if decoupled else decay,
-        _DIRECTIONS[type(optimizer)](optimizer),
-        decay if decoupled else optax.identity(),
-        optax.scale_by_learning_rate(schedule),
-    )
+    direction = _DIRECTIONS[type(optimizer)](optimizer)
+    rate = optax.scale_by_learning_rate(make_schedule(config.schedule, optimizer, total_steps))
+    if isinstance(config.schedule, Plateau):
+        rate = optax.chain(rate, scale_by_plateau(config.schedule))
+    decay = _weight_decay(optimizer)
+    match optimizer:
+        case settings.AdamW():  # decoupled: the decay meets the learning rate alone
+            steps = (direction, decay, rate)
+        case settings.NotesMomentum():  # the learning rate is inside the movement
+            steps = (decay, rate, direction)
+        case _:
+            steps = (decay, direction, rate)
+    return optax.chain(clip_by_value(optimizer.clip_value), clip_by_norm(optimizer.clip_norm), *steps)
+
+
+def clip_by_value(max_value: float) -> optax.GradientTransformation:
+    """`torch.nn.utils.clip_grad_value_`: each element of the gradient into [-max_value, max_value]."""
+    return optax.identity() if max_value == float("inf") else optax.clip(max_value)
 
 
 def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
@@ -49,44 +61,27 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
-class AdagradState(NamedTuple):
-    """Steps taken, and the sum of squared gradients."""
+def _weight_decay(c: OptimizerConfig) -> optax.GradientTransformation:
+    if not c.weight_decay:
+        return optax.identity()
+    return optax.add_decayed_weights(c.weight_decay, mask=None if c.decay_biases_and_norms else is_weight_matrix)
 
-    steps: jax.Array
-    sum_of_squares: optax.Updates
 
-
-def scale_by_adagrad(initial_accumulator_value: float, eps: float, lr_decay: float) -> optax.GradientTransformation:
-    """`torch.optim.Adagrad`'s direction: g / (sqrt(sum of g^2) + eps) / (1 + t * lr_decay), t = 0, 1, ...
-
-    Source: Duchi et al. 2011, and PyTorch's documentation of `torch.optim.Adagrad`.
-    """
-
-    def init(params: optax.Params) -> AdagradState:
-        start = jax.tree.map(lambda p: jnp.full_like(p, initial_accumulator_value), params)
-        return AdagradState(jnp.zeros([], jnp.int32), start)
-
-    def update(
-        updates: optax.Updates, state: AdagradState, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, AdagradState]:
-        sums = jax.tree.map(lambda s, g: s + jnp.square(g), state.sum_of_squares, updates)
-        rate = 1 / (1 + state.steps * lr_decay)
-        directions = jax.tree.map(lambda g, s: (rate * g / (jnp.sqrt(s) + eps)).astype(g.dtype), updates, sums)
-        return directions, AdagradState(optax.safe_increment(state.steps), sums)
-
-    return optax.GradientTransformation(init, update)
+def is_weight_matrix(params: optax.Params) -> Any:
+    """For each leaf whether it is a kernel: biases and BatchNorm's parameters are vectors, and nothing else is."""
+    return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
 
 
 def _sgd(_: settings.Sgd) -> optax.GradientTransformation:
     return optax.identity()
 
 
-def _momentum(c: settings.Momentum | settings.Nesterov) -> optax.GradientTransformation:
+def _momentum(c: settings.Momentum | settings.Nesterov | settings.NotesMomentum) -> optax.GradientTransformation:
     return optax.trace(c.momentum, nesterov=isinstance(c, settings.Nesterov))
 
 
 def _adagrad(c: settings.Adagrad) -> optax.GradientTransformation:
-    return scale_by_adagrad(c.initial_accumulator_value, c.eps, c.lr_decay)
+    return directions.scale_by_adagrad(c.initial_accumulator_value, c.eps, c.lr_decay)
 
 
 def _rmsprop(c: settings.RMSprop) -> optax.GradientTransformation:
@@ -97,8 +92,32 @@ def _rmsprop(c: settings.RMSprop) -> optax.GradientTransformation:
     )
 
 
+def _adadelta(c: settings.Adadelta) -> optax.GradientTransformation:
+    return optax.scale_by_adadelta(c.rho, c.eps)
+
+
 def _adam(c: settings.Adam | settings.AdamW) -> optax.GradientTransformation:
-    return optax.scale_by_adam(c.beta1, c.beta2, c.eps)
+    return directions.scale_by_adam(c.beta1, c.beta2, c.eps)
+
+
+def _amsgrad(c: settings.Amsgrad) -> optax.GradientTransformation:
+    return directions.scale_by_amsgrad(c.beta1, c.beta2, c.eps)
+
+
+def _nadam(c: settings.Nadam) -> optax.GradientTransformation:
+    return directions.scale_by_nadam(c.beta1, c.beta2, c.eps, c.momentum_decay)
+
+
+def _notes_adagrad(_: settings.NotesAdagrad) -> optax.GradientTransformation:
+    return notes.scale_by_adagrad()
+
+
+def _notes_rmsprop(c: settings.NotesRMSprop) -> optax.GradientTransformation:
+    return notes.scale_by_rmsprop(c.alpha)
+
+
+def _notes_adam(c: settings.NotesAdam) -> optax.GradientTransformation:
+    return notes.scale_by_adam(c.momentum, c.alpha)
 
 
 _DIRECTIONS: dict[type[OptimizerConfig], Callable[..., optax.GradientTransformation]] = {
@@ -107,6 +126,13 @@ _DIRECTIONS: dict[type[OptimizerConfig], Callable[..., optax.GradientTransformat
     settings.Nesterov: _momentum,
     settings.Adagrad: _adagrad,
     settings.RMSprop: _rmsprop,
+    settings.Adadelta: _adadelta,
     settings.Adam: _adam,
+    settings.Amsgrad: _amsgrad,
+    settings.Nadam: _nadam,
     settings.AdamW: _adam,
+    settings.NotesMomentum: _momentum,
+    settings.NotesAdagrad: _notes_adagrad,
+    settings.NotesRMSprop: _notes_rmsprop,
+    settings.NotesAdam: _notes_adam,
 }

@@ -1,34 +1,76 @@
 """The learning rate as a function of the step, from the configuration."""
 
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
 import optax
 
 from jaxfood.config.optimizers import OptimizerConfig
-from jaxfood.config.schedules import Constant, Exponential, ScheduleConfig, Step, WarmupCosine
+from jaxfood.config.schedules import (
+    Constant,
+    Exponential,
+    InverseSqrt,
+    OneCycle,
+    Plateau,
+    ScheduleConfig,
+    Step,
+    WarmupCosine,
+)
+
+Curve = Callable[[jax.Array], jax.Array]
 
 
 def make_schedule(schedule: ScheduleConfig, optimizer: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The learning rate of step 0, 1, ..., `total_steps` - 1.
 
     Args:
-        schedule: which shape.
+        schedule: which shape. Of `plateau` this is the part that no metric changes.
         optimizer: its `learning_rate` is the highest value.
-        total_steps: updates in the whole run; only `warmup_cosine` depends on it.
+        total_steps: updates in the whole run: warm-ups, `warmup_cosine` and `one_cycle` depend on it.
     """
-    peak = optimizer.learning_rate
+    if isinstance(schedule, OneCycle):
+        curve = _one_cycle(schedule, total_steps)
+    else:
+        warmup = min(round(schedule.warmup_ratio * total_steps), total_steps - 1)
+        curve = _rise(warmup, then=_decay(schedule, warmup, total_steps))
+    return lambda step: optimizer.learning_rate * curve(jnp.asarray(step, float))
+
+
+def _rise(warmup: int, then: Curve) -> Curve:
+    """From 0 to 1 at step `warmup`, then a curve that counts its steps from there."""
+    return lambda step: jnp.where(step < warmup, step / max(warmup, 1), then(jnp.maximum(step - warmup, 0)))
+
+
+def _decay(schedule: ScheduleConfig, warmup: int, total_steps: int) -> Curve:
+    """The share of the highest rate after the warm-up. Powers by exp, which keeps float32's digits for long runs."""
     match schedule:
-        case Constant():
-            return optax.constant_schedule(peak)
+        case Constant() | Plateau():
+            return jnp.ones_like
         case WarmupCosine():
-            warmup_steps = min(round(schedule.warmup_ratio * total_steps), total_steps - 1)
-            return optax.warmup_cosine_decay_schedule(
-                init_value=0.0,
-                peak_value=peak,
-                warmup_steps=warmup_steps,
-                decay_steps=max(total_steps - 1, warmup_steps + 1),  # so that the last step has the final value
-                end_value=peak * schedule.final_ratio,
-            )
+            return _cosine(1.0, schedule.final_ratio, steps=total_steps - 1 - warmup)
         case Step():
-            return optax.exponential_decay(peak, schedule.step_size, schedule.gamma, staircase=True)
+            return lambda step: jnp.exp(step // schedule.step_size * math.log(schedule.gamma))
         case Exponential():
-            return optax.exponential_decay(peak, 1, schedule.gamma)
+            return lambda step: jnp.exp(step * math.log(schedule.gamma))
+        case InverseSqrt():
+            return lambda step: jnp.sqrt(max(warmup, 1) / (max(warmup, 1) + step))
     raise TypeError(f"no schedule for {schedule}")
+
+
+def _cosine(start: float, end: float, steps: float, begin: float = 0.0) -> Curve:
+    """Half a cosine from `start` at step `begin` to `end` so many steps later."""
+    return lambda step: end + (start - end) / 2 * (1 + jnp.cos(math.pi * (step - begin) / (steps or 1)))
+
+
+def _one_cycle(schedule: OneCycle, total_steps: int) -> Curve:
+    """PyTorch's two phases; its first ends at `pct_start * total_steps - 1`, a fraction of a step included.
+
+    A run too short for a rise begins at the top.
+    """
+    first = 1 / schedule.div_factor
+    last = first / schedule.final_div_factor
+    top = max(0.0, schedule.warmup_ratio * total_steps - 1)
+    rise, fall = _cosine(first, 1.0, top), _cosine(1.0, last, total_steps - 1 - top, begin=top)
+    return lambda step: jnp.where((step <= top) & (top > 0), rise(step), fall(step))

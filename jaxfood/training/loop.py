@@ -18,6 +18,8 @@ from jaxfood.data.batches import ResidentPictures, epoch_order, steps_per_epoch
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.errors import UserError
 from jaxfood.files import write_whole
+from jaxfood.optim import plateau
+from jaxfood.optim.losses import make_loss
 from jaxfood.optim.schedules import make_schedule
 from jaxfood.training import run
 from jaxfood.training.checkpoint import Checkpoints, Memory
@@ -51,6 +53,7 @@ def train_and_evaluate(
     workdir = Path(workdir)
     watch = Stopwatch()
     check_tensorboard(config.logging)
+    make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit before any work
     mesh = make_mesh(config.device)
     if resume:
         run.check_resumable(run.read_config(workdir), config)
@@ -165,7 +168,9 @@ class _Training:
         update = jax.jit(add_update, donate_argnums=(0, 1), out_shardings=everywhere)
         batch = next(self.train.batches(np.arange(self.train.size), batch_size))
         self.update = update.lower(self.state, self.sums, batch).compile()
-        evaluate = jax.jit(partial(add_evaluation, self.state.model), donate_argnums=1, out_shardings=everywhere)
+        evaluate = jax.jit(
+            partial(add_evaluation, self.state.model, self.state.loss), donate_argnums=1, out_shardings=everywhere
+        )
         batch = next(self.valid.batches(np.arange(self.valid.size), batch_size))
         self.evaluate = evaluate.lower(self.state.variables, self._zero_sums(updates=False), batch).compile()
 
@@ -196,11 +201,12 @@ class _Training:
             "train_accuracy": train["accuracy"],
             "valid_loss": valid["loss"],
             "valid_accuracy": valid["accuracy"],
-            "learning_rate": float(schedule(self.step - 1)),
+            "learning_rate": float(schedule(self.step - 1)) * plateau.rate_factor(self.state.opt_state),
             "grad_norm": train["grad_norm"],
             "seconds": time.perf_counter() - started,
             "images_per_second": pictures / (trained - started),
         }
+        self.state = self.state.replace(opt_state=plateau.after_epoch(self.config, self.state.opt_state, record))
         self.memory = dataclasses.replace(self.memory.after_epoch(epoch + 1, valid["accuracy"]), record=record)
         self.logbook.line(_epoch_line(record, self.config.train.epochs, best=self.memory.stale == 0))
         self.sums = self._zero_sums(updates=True)

@@ -10,6 +10,7 @@ from flax import struct
 
 from jaxfood.config.schema import Config, ModelConfig
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.optim.losses import Loss, make_loss
 from jaxfood.optim.optimizers import make_optimizer
 
 
@@ -43,12 +44,12 @@ class TrainState(struct.PyTreeNode):
         """The state before the first update.
 
         Args:
-            config: `model`, `optimizer` and `schedule` are read.
+            config: `model`, `optimizer`, `schedule` and `loss` are read.
             variables: `{"params": ..., "batch_stats": ...}`; copied, so they stay valid when the state is donated.
             total_steps: updates in the whole run, for schedules that end with it.
         """
         copies = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), dict(variables))
-        relevant = Config(model=config.model, optimizer=config.optimizer, schedule=config.schedule)
+        relevant = Config(model=config.model, optimizer=config.optimizer, schedule=config.schedule, loss=config.loss)
         return cls(
             step=jnp.zeros([], jnp.int32),
             params=copies["params"],
@@ -61,6 +62,10 @@ class TrainState(struct.PyTreeNode):
     @property
     def model(self) -> FoodClassifier:
         return make_model(self.config.model)
+
+    @property
+    def loss(self) -> Loss:
+        return make_loss(self.config.loss, self.config.model.num_classes)
 
     @property
     def tx(self) -> optax.GradientTransformation:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.optim.losses import cross_entropy
+from jaxfood.optim.losses import Loss
 from jaxfood.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -25,12 +25,14 @@ def to_float(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
 
 
-def batch_sums(logits: jax.Array, batch: Batch) -> Sums:
-    """Sums over the batch's pictures, padding left out: of the loss, of right answers, of pictures."""
+def batch_sums(loss: Loss, logits: jax.Array, batch: Batch) -> Sums:
+    """Sums over the batch's pictures, padding left out: of losses and their weights, of right answers, of pictures."""
     mask = jnp.asarray(batch.get("mask", jnp.ones(len(logits))), logits.dtype)
     right = jnp.argmax(logits, axis=-1) == batch["label"]
+    losses, weights = loss(logits, batch["label"])
     return {
-        "loss": jnp.sum(cross_entropy(logits, batch["label"]) * mask),
+        "loss": jnp.sum(losses * mask),
+        "weight": jnp.sum(weights * mask),
         "correct": jnp.sum(right * mask),
         "count": jnp.sum(mask),
     }
@@ -38,15 +40,17 @@ def batch_sums(logits: jax.Array, batch: Batch) -> Sums:
 
 def means(sums: Mapping[str, Any]) -> dict[str, Any]:
     """Loss and accuracy of a picture, and the gradient norm of an update where there was one; JAX's or NumPy's."""
-    count = sums["count"].clip(1)
-    result = {"loss": sums["loss"] / count, "accuracy": sums["correct"] / count}
+    weight = sums["weight"] + (sums["weight"] == 0)
+    result = {"loss": sums["loss"] / weight, "accuracy": sums["correct"] / sums["count"].clip(1)}
     if "updates" in sums:
         result["grad_norm"] = sums["grad_norm"] / sums["updates"].clip(1)
     return result
 
 
-def loss_fn(model: FoodClassifier, params: Any, batch_stats: Any, batch: Batch) -> tuple[jax.Array, tuple[Any, Sums]]:
-    """Mean cross-entropy of a training batch; beside it the new running statistics and the batch's sums."""
+def loss_fn(
+    model: FoodClassifier, loss: Loss, params: Any, batch_stats: Any, batch: Batch
+) -> tuple[jax.Array, tuple[Any, Sums]]:
+    """Mean loss of a training batch; beside it the new running statistics and the batch's sums."""
     logits, new_variables = model.apply(
         {"params": params, "batch_stats": batch_stats},
         to_float(batch["image"]),
@@ -54,13 +58,13 @@ def loss_fn(model: FoodClassifier, params: Any, batch_stats: Any, batch: Batch) 
         mask=batch.get("mask"),
         mutable=["batch_stats"],
     )
-    sums = batch_sums(logits, batch)
+    sums = batch_sums(loss, logits, batch)
     return means(sums)["loss"], (new_variables["batch_stats"], sums)
 
 
 def update(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
     """One update: the new state, and the batch's sums with the gradient's norm before clipping."""
-    grad_fn = jax.grad(partial(loss_fn, state.model), has_aux=True)
+    grad_fn = jax.grad(partial(loss_fn, state.model, state.loss), has_aux=True)
     grads, (batch_stats, sums) = grad_fn(state.params, state.batch_stats, batch)
     updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
     new_state = state.replace(
@@ -91,7 +95,7 @@ def predict_logits(model: FoodClassifier, variables: Any, images: jax.Array) -> 
 
 def zero_sums(*, updates: bool) -> Sums:
     """Sums of nothing yet, for an epoch of updates or for an evaluation."""
-    names = ("loss", "correct", "count") + (("grad_norm", "updates") if updates else ())
+    names = ("loss", "weight", "correct", "count") + (("grad_norm", "updates") if updates else ())
     return {name: jnp.zeros([]) for name in names}
 
 
@@ -101,7 +105,7 @@ def add_update(state: TrainState, sums: Sums, batch: Batch) -> tuple[TrainState,
     return new_state, jax.tree.map(jnp.add, sums, new_sums)
 
 
-def add_evaluation(model: FoodClassifier, variables: Any, sums: Sums, batch: Batch) -> Sums:
+def add_evaluation(model: FoodClassifier, loss: Loss, variables: Any, sums: Sums, batch: Batch) -> Sums:
     """The sums with those of this batch under the running statistics."""
-    new_sums = batch_sums(predict_logits(model, variables, batch["image"]), batch)
+    new_sums = batch_sums(loss, predict_logits(model, variables, batch["image"]), batch)
     return jax.tree.map(jnp.add, sums, new_sums)

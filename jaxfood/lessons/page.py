@@ -1,0 +1,88 @@
+"""A lesson's page: Markdown, its pictures, and its numbers as JSON."""
+
+import importlib.util
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxfood.errors import UserError
+from jaxfood.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind eyes, and a line style each, told apart in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+
+
+class Page:
+    """Gathers a lesson's text and pictures in a folder: NAME.md, NAME.json, NAME-FIGURE.png."""
+
+    def __init__(self, folder: Path, name: str, title: str) -> None:
+        if importlib.util.find_spec("matplotlib") is None:
+            raise UserError("lessons draw with matplotlib: pip install 'jaxfood[lessons]'")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
+        self._folder, self._name = folder, name
+        self._parts = [f"# {name}: {title}"]
+
+    def text(self, markdown: str) -> None:
+        """A paragraph."""
+        self._parts.append(" ".join(markdown.split()))
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """A table; numbers are shown with four significant digits."""
+        lines = [header, ["---"] * len(header), *([_shown(cell) for cell in row] for row in rows)]
+        self._parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+    @contextmanager
+    def figure(self, name: str, caption: str, size: tuple[float, float] = (8, 4.5)) -> Iterator["Figure"]:
+        """A picture to draw on, `size` in inches, saved as NAME-FIGURE.png when the block ends."""
+        import matplotlib
+        from cycler import cycler
+        from matplotlib.figure import Figure
+
+        style: Any = {
+            "axes.prop_cycle": cycler(color=COLOURS, linestyle=LINES),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "legend.frameon": False,
+        }
+        with matplotlib.rc_context(style):
+            figure = Figure(figsize=size, layout="constrained")
+            yield figure
+            file = f"{self._name}-{name}.png"
+            figure.savefig(self._folder / file, dpi=120)
+        self._parts.append(f"![{caption}]({file})\n\n*{caption}*")
+
+    def save(self, numbers: dict[str, Any]) -> None:
+        """Write the page and its numbers."""
+        self._parts.append(f"Every number: [{self._name}.json]({self._name}.json).")
+        write_whole(self._folder / f"{self._name}.md", "\n\n".join(self._parts) + "\n")
+        content = json.dumps(_plain(numbers), indent=1, allow_nan=False) + "\n"
+        write_whole(self._folder / f"{self._name}.json", content)
+
+
+def _shown(cell: Any) -> str:
+    return f"{cell:.4g}" if isinstance(cell, float | np.floating) else str(cell)
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: arrays as lists, and null where a number is not finite."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if hasattr(value, "tolist"):  # NumPy's and JAX's arrays and numbers
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
