@@ -93,17 +93,22 @@ def _settings_of(section: str) -> dict[str, dict[str, dataclasses.Field]]:
 
 
 def _help(section: str, name: str, fields: dict[str, dataclasses.Field]) -> str:
-    """Meaning, what is accepted, and the default: one, or each variant's where they differ."""
+    """Meaning, what is accepted, and the default."""
     if section in VARIANTS and name == "name":
         return f"one of: {', '.join(fields)} (default: {getattr(Config(), section).name})"
     field = next(iter(fields.values()))
-    defaults = {variant: _spelled(field.default) for variant, field in fields.items()}
     everywhere = len(fields) == len(variants_of(section))
-    if everywhere and len(set(defaults.values())) == 1:
-        default = defaults.popitem()[1]
-    else:
-        default = ", ".join(f"{variant} {value}" for variant, value in defaults.items())
-    return f"{field.metadata['meaning']} ({describe(field)}; default: {default})"
+    return f"{field.metadata['meaning']} ({describe(field)}; default: {_defaults(fields, everywhere)})"
+
+
+def _defaults(fields: dict[str, dataclasses.Field], everywhere: bool) -> str:
+    """Each default with the variants that have it, the commonest first and, where all have the setting, alone."""
+    variants: dict[str, list[str]] = {}
+    for variant, field in fields.items():
+        variants.setdefault(_spelled(field.default), []).append(variant)
+    ordered = sorted(variants, key=lambda value: -len(variants[value]))
+    texts = [f"{value} for {', '.join(variants[value])}" for value in ordered]
+    return "; ".join([ordered[0], *texts[1:]] if everywhere else texts)
 
 
 def _spelled(value: object) -> str:

@@ -221,7 +221,10 @@ def test_help_names_every_setting_and_its_default(tmp_path: Path) -> None:
         for field in (field for variant in variants_of(section) for field in dataclasses.fields(variant)):
             assert f"--{section}.{field.name}" in words
     text = " ".join(words)
-    for default in ("adam 0.0003", "adagrad 0.01", "default: 6666", "at least 32, a multiple of 32; default: 128"):
+    for default in (
+        *("default: 0.001; 0.0003 for adam", "0.01 for adagrad, rmsprop", "1e-10 for adagrad"),
+        *("default: 6666", "at least 32, a multiple of 32; default: 128"),
+    ):
         assert default in text
     for flag in ("--config", "--workdir", "--resume", "--overwrite"):
         assert flag in words

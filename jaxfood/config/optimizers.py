@@ -59,7 +59,7 @@ class Adagrad(OptimizerConfig):
     learning_rate: float = setting(1e-2, _RATE, at_least=0)
     lr_decay: float = setting(0.0, "the rate at step t is divided by 1 + t * lr_decay", at_least=0)
     initial_accumulator_value: float = setting(0.0, "where the sum of squared gradients starts", at_least=0)
-    eps: float = setting(1e-10, "added to the root of the accumulated squares", at_least=0)
+    eps: float = setting(1e-10, "added to the root of the squares (adadelta: inside both roots)", at_least=0)
 
 
 @dataclass(frozen=True)

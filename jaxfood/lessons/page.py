@@ -69,8 +69,8 @@ class Page:
         """Write the page and its numbers."""
         self._parts.append(f"Every number: [{self._name}.json]({self._name}.json).")
         write_whole(self._folder / f"{self._name}.md", "\n\n".join(self._parts) + "\n")
-        content = json.dumps(_plain(numbers), indent=1, allow_nan=False) + "\n"
-        write_whole(self._folder / f"{self._name}.json", content)
+        lines = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in _plain(numbers).items())
+        write_whole(self._folder / f"{self._name}.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _shown(cell: Any) -> str:

@@ -1,8 +1,9 @@
 """An optimizer of the configuration as an Optax chain: clip, L2, direction, learning rate, in PyTorch's order.
 
 How each places eps, starts its accumulators and decays weights is `torch.optim`'s (`directions.py`) or the notes'
-(`notes.py`), not Optax's own: its AdaGrad starts at 0.1 with eps inside the root, its RMSProp and AdaDelta differ in
-their decays, its AMSGrad takes the largest of the corrected mean squares, `clip_by_global_norm` lacks the 1e-6.
+(`notes.py`), not Optax's own: its AdaGrad starts at 0.1 with eps inside the root, its RMSProp has eps inside, its
+AMSGrad takes the largest of the corrected mean squares, its NAdam a constant momentum, `clip_by_global_norm` lacks the
+1e-6.
 """
 
 from collections.abc import Callable
