@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -30,14 +31,12 @@ def descend(
         settings: overrides such as `"optimizer.name=adam"` and `"schedule.name=step"`; nothing is clipped unless said.
         steps: updates.
     """
-    config = load_config(None, ("optimizer.clip_norm=inf", *settings))
-    tx = make_optimizer(config, steps)
+    tx = unclipped_optimizer(settings, steps)
 
     def update(carry: Any, _: None) -> Any:
         point, state = carry
-        value, gradient = jax.value_and_grad(loss)(point)
-        updates, state = tx.update(gradient, state, point)
-        return (optax.apply_updates(point, updates), state), (point, value, optax.tree.norm(gradient))
+        new_point, state, value, gradient_norm = take_step(tx, loss, point, state)
+        return (new_point, state), (point, value, gradient_norm)
 
     @jax.jit
     def run(point: jax.Array) -> Any:
@@ -46,3 +45,46 @@ def descend(
 
     with jax.enable_x64(True):
         return Descent(*jax.device_get(run(np.asarray(start, np.float64))))
+
+
+def descend_batches(
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    start: Sequence[float],
+    settings: Sequence[str],
+    batches: np.ndarray,
+) -> np.ndarray:
+    """Take one update on each batch: the points before each update, and after the last, `[steps + 1, parameters]`.
+
+    Args:
+        loss: of parameters `[parameters]` and a batch.
+        start: the parameters before the first update.
+        settings: overrides, as in `descend`.
+        batches: one a step, `[steps, ...]`.
+    """
+    tx = unclipped_optimizer(settings, len(batches))
+
+    def update(carry: Any, batch: Any) -> Any:
+        point, state, *_ = take_step(tx, lambda point: loss(point, batch), *carry)
+        return (point, state), point
+
+    @jax.jit
+    def run(point: jax.Array) -> Any:
+        points = jax.lax.scan(update, (point, tx.init(point)), batches)[1]
+        return jnp.concatenate([point[None], points])
+
+    with jax.enable_x64(True):
+        return np.asarray(run(np.asarray(start, np.float64)))
+
+
+def unclipped_optimizer(settings: Sequence[str], steps: int) -> optax.GradientTransformation:
+    """The optimizer of these overrides for a run of so many updates; nothing is clipped unless they say so."""
+    return make_optimizer(load_config(None, ("optimizer.clip_norm=inf", *settings)), steps)
+
+
+def take_step(
+    tx: optax.GradientTransformation, loss: Callable[[jax.Array], jax.Array], point: jax.Array, state: Any
+) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
+    """One update: the new point, the optimizer's new state; the loss and the gradient's norm at the old point."""
+    value, gradient = jax.value_and_grad(loss)(point)
+    updates, state = tx.update(gradient, state, point)
+    return optax.apply_updates(point, updates), state, value, optax.tree.norm(gradient)
