@@ -1,0 +1,100 @@
+"""The lessons' page and command: what is written, what is refused; and the lesson on schedules."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxfood.config import SCHEDULES
+from jaxfood.errors import UserError
+from jaxfood.lessons import LESSONS, page, run_lesson
+from jaxfood.lessons.__main__ import main
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_every_lesson_has_its_two_functions(name: str) -> None:
+    module = importlib.import_module(f"jaxfood.lessons.{name.replace('-', '_')}")
+    assert callable(module.measure)
+    assert callable(module.tell)
+    assert module.__doc__
+
+
+def test_without_a_name_the_lessons_are_listed_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(LESSONS)
+    assert all(line.endswith(summary) for line, summary in zip(lines, LESSONS.values(), strict=True))
+
+
+def test_an_unknown_name_lists_what_exists(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^no lesson 'momentun'; there are: linear-regression, .*batch-size"):
+        main(["momentun", "--out", str(tmp_path)])
+
+
+def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"cannot write to .*file .*; choose another --out"):
+        main(["schedules", "--out", str(tmp_path / "file")])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_without_matplotlib_one_line_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'jaxfood\[lessons\]'"):
+        run_lesson("schedules", tmp_path)
+
+
+def test_the_command_writes_page_pictures_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "folder"
+    main(["schedules", "--out", str(out)])
+    assert capsys.readouterr().out == f"{out}/schedules.md\n"
+    assert sorted(path.name for path in out.iterdir()) == ["schedules-curves.png", "schedules.json", "schedules.md"]
+    text = (out / "schedules.md").read_text()
+    assert text.startswith("# schedules: ")
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (out / link).is_file()
+    with Image.open(out / "schedules-curves.png") as picture:
+        assert picture.size == (1200, 720)
+    rates = json.loads((out / "schedules.json").read_text())["rates"]
+    assert rates.keys() == SCHEDULES.keys()
+    for name, values in rates.items():
+        assert len(values) == 1000, name
+        assert 0 <= min(values) < max(values) + 1e-9 <= 1 + 1e-6, name
+    assert rates["plateau"][0] == 1
+    # Three epochs without improvement are more than the patience of two: the ninth epoch's loss halves the rate.
+    assert (rates["plateau"][499], rates["plateau"][500]) == (1, 0.5)
+
+
+def test_numbers_become_json_whatever_they_are_kept_in(tmp_path: Path) -> None:
+    numbers = {
+        "array": np.array([[1.5, np.nan], [np.inf, 2.0]]),
+        "number": np.float32(0.5),
+        "nested": {1: (np.int64(3), None, "text", True)},
+    }
+    sheet = page.Page(tmp_path, "made", "a title")
+    sheet.save(numbers)
+    assert json.loads((tmp_path / "made.json").read_text()) == {
+        "array": [[1.5, None], [None, 2.0]],
+        "number": 0.5,
+        "nested": {"1": [3, None, "text", True]},
+    }
+
+
+def test_a_page_has_its_parts_in_order(tmp_path: Path) -> None:
+    sheet = page.Page(tmp_path, "made", "a title")
+    sheet.text("""Words over
+        two lines.""")
+    sheet.table(("name", "value"), [("`a`", 1 / 3), ("b", 12)])
+    with sheet.figure("dots", "What it shows", size=(2, 1)) as figure:
+        figure.subplots().plot([0, 1])
+    sheet.save({})
+    assert (tmp_path / "made.md").read_text() == (
+        "# made: a title\n\nWords over two lines.\n\n| name | value |\n| --- | --- |\n| `a` | 0.3333 |\n| b | 12 |\n\n"
+        "![What it shows](made-dots.png)\n\n*What it shows*\n\nEvery number: [made.json](made.json).\n"
+    )
+    with Image.open(tmp_path / "made-dots.png") as picture:
+        assert picture.size == (240, 120)
