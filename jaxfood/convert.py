@@ -1,13 +1,18 @@
-"""`python -m jaxfood.convert`: weights from PyTorch into a run, and from a run to PyTorch."""
+"""`python -m jaxfood.convert`: a run of PyTorch's weights and optimizer, and PyTorch's of a run."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jaxfood import cli
 from jaxfood.config import sources
-from jaxfood.config.schema import DeviceConfig
+from jaxfood.config.schema import Config, DeviceConfig
 from jaxfood.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxfood.training.torch_optimizer import TorchOptimizer
 
 FORMATS = ".ckpt, .pt, .pth (these need PyTorch) or .safetensors"
 
@@ -25,46 +30,107 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def from_torch(argv: Sequence[str]) -> None:
-    """Make a run of PyTorch weights."""
-    parser = cli.Parser("convert from-torch", "Make a run of PyTorch weights, for predict or for train --resume.")
-    parser.add_argument("weights", metavar="WEIGHTS", type=Path, help=f"a state dict: {FORMATS}")
+    """Make a run of PyTorch's weights, and of the optimizer if it is there."""
+    parser = cli.Parser(
+        "convert from-torch",
+        "Make a run of PyTorch weights, for predict or for train --resume. Of a training checkpoint with `model` and "
+        "`optimizer` state dicts the run takes the optimizer's settings and goes on with its moments.",
+    )
+    parser.add_argument("weights", metavar="FILE", type=Path, help=f"a state dict or a training checkpoint: {FORMATS}")
     parser.add_argument("run", metavar="RUN", type=Path, help="the new run's directory")
     parser.add_argument("--config", help="the run's other settings: a TOML file or a recipe")
+    parser.add_argument("--weights_only", action="store_true", help="begin with a fresh optimizer, of any settings")
     arguments, flags = parser.parse_with_settings(argv)
 
     cli.set_up_jax(DeviceConfig())
-    from jaxfood.model import torch_weights
+    from jaxfood.model import torch_files, torch_weights
+    from jaxfood.training import torch_checkpoint
     from jaxfood.training.run import begin_from, check_free
 
     check_free(arguments.run, overwrite=False)
-    variables = torch_weights.from_torch(arguments.weights)
+    if arguments.weights_only:
+        variables, optimizer = torch_weights.from_torch(arguments.weights), None
+    else:
+        variables, optimizer = torch_checkpoint.read(arguments.weights)
+    config = _config(arguments, flags, variables, optimizer)
+    opt_state = None
+    if optimizer is not None:
+        with torch_files.named(arguments.weights):
+            opt_state = optimizer.opt_state(config, variables)
+    begin_from(arguments.run, config, variables, opt_state)
+    size = f"weights for {config.data.image_size} px and {config.model.num_classes} classes"
+    print(f"{arguments.run}: {size}; {_of_optimizer(config, optimizer)}")
+
+
+def _config(
+    arguments: argparse.Namespace, flags: sources.Source, variables: Any, optimizer: "TorchOptimizer | None"
+) -> Config:
+    """The run's: sizes by the weights, then the file of --config, the checkpoint's optimizer, the flags."""
+    from jaxfood.model import torch_weights
+
     image_size, num_classes = torch_weights.image_size_of(variables), torch_weights.num_classes_of(variables)
-    shapes = {"data": {"image_size": image_size}, "model": {"num_classes": num_classes}}
-    given = [] if arguments.config is None else [sources.read_toml(sources.find_config(arguments.config))]
-    config = sources.merge(sources.Source(arguments.weights.name, shapes), *given, flags)
+    given = {"data": {"image_size": image_size}, "model": {"num_classes": num_classes}}
+    merged = [sources.Source(arguments.weights.name, given)]
+    if arguments.config is not None:
+        merged.append(sources.read_toml(sources.find_config(arguments.config)))
+    if optimizer is not None:
+        name = flags.values.get("optimizer", {}).get("name", optimizer.names[0])
+        if name not in optimizer.names:
+            raise UserError(
+                f"{arguments.weights} holds the state of {' or '.join(optimizer.names)}, not of {name}: "
+                "leave out optimizer.name, or take the weights alone with --weights_only"
+            )
+        merged.append(sources.Source(arguments.weights.name, {"optimizer": {"name": name, **optimizer.settings}}))
+    config = sources.merge(*merged, flags)
     if (config.data.image_size, config.model.num_classes) != (image_size, num_classes):
         raise UserError(
             f"{arguments.weights} is for {image_size} px and {num_classes} classes, not {config.data.image_size} px "
             f"and {config.model.num_classes}: leave out data.image_size and model.num_classes"
         )
-    begin_from(arguments.run, config, variables)
-    print(f"{arguments.run}: weights for {image_size} px and {num_classes} classes")
+    return config
+
+
+def _of_optimizer(config: Config, optimizer: "TorchOptimizer | None") -> str:
+    """What the run has of an optimizer, in words."""
+    name = config.optimizer.name
+    if optimizer is None:
+        return f"a fresh {name}"
+    values = ", ".join(f"{key} {getattr(config.optimizer, key)}" for key in optimizer.settings)
+    text = f"{name} goes on: {values}; clip_norm is {config.optimizer.clip_norm} (PyTorch's checkpoint has none)"
+    other = optimizer.names[-1]
+    if other != name and config.optimizer.weight_decay:
+        text += f"; it may have been {other}, which older PyTorch does not tell: --optimizer.name {other}"
+    return text
 
 
 def to_torch(argv: Sequence[str]) -> None:
-    """Write a run's best weights for PyTorch."""
-    parser = cli.Parser("convert to-torch", "Write a run's best weights as a PyTorch state dict.")
+    """Write a run's weights, and its optimizer if asked for, for PyTorch."""
+    parser = cli.Parser("convert to-torch", "Write a run's weights as a PyTorch state dict, or a training checkpoint.")
     parser.add_argument("run", metavar="RUN", type=Path, help="work directory of a training")
-    parser.add_argument("weights", metavar="WEIGHTS", type=Path, help=f"the new file: {FORMATS}")
+    parser.add_argument("weights", metavar="FILE", type=Path, help=f"the new file: {FORMATS}")
+    parser.add_argument(
+        "--which", metavar="best|last|STEP", help="which checkpoint (default: best; with_optimizer: last)"
+    )
+    parser.add_argument(
+        "--with_optimizer",
+        action="store_true",
+        help="write model and optimizer state dicts, epoch and step, for PyTorch to go on from (.ckpt, .pt, .pth)",
+    )
     arguments = parser.parse_args(argv)
+    which = arguments.which or ("last" if arguments.with_optimizer else "best")
 
     cli.set_up_jax(DeviceConfig())
     from jaxfood.model import torch_weights
+    from jaxfood.training import torch_checkpoint
     from jaxfood.training.run import load_run
 
-    _, variables, _ = load_run(arguments.run)
-    torch_weights.to_torch(variables, arguments.weights)
-    print(f"{arguments.weights}: the best weights of {arguments.run}")
+    if arguments.with_optimizer:
+        torch_checkpoint.write(arguments.weights, arguments.run, which)
+    else:
+        _, variables, _ = load_run(arguments.run, which)
+        torch_weights.to_torch(variables, arguments.weights)
+    what = "weights and optimizer" if arguments.with_optimizer else "weights"
+    print(f"{arguments.weights}: {what} of {arguments.run} ({which})")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ def measure(*, full: bool = False, largest: int = 4096, budget: float | None = N
 
 def tell(numbers: dict[str, Any], page: Page) -> None:
     """The two curves of the notes, and where they turn."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     sizes, seconds, epochs = numbers["batch_sizes"], numbers["seconds"], numbers["epoch_seconds"]
     turn, best = numbers["knee"], numbers["enough"]
     page.text(f"""A larger batch is more work for one update, but a device does many pictures side by side. The notes
@@ -74,8 +76,9 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
             axis.set_xscale("log", base=2)
             axis.set_xticks(sizes, sizes)
             axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # labels that do not touch, however long the row
             axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.set_xlabel("batch size")
             axis.set_ylabel(f"seconds for {what}")
             axis.legend()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 
 from jaxfood.config.schema import Config
 from jaxfood.config.sources import all_settings, merge, read_toml, to_toml
@@ -69,11 +70,22 @@ def begin(workdir: Path, config: Config, classes: Sequence[str], *, overwrite: b
         raise UserError(f"cannot write to {workdir} ({error.strerror}); choose another --workdir") from error
 
 
-def begin_from(workdir: Path, config: Config, variables: Mapping[str, Any]) -> None:
-    """Make a directory the run of given variables: step 0, nothing trained yet, which `--resume` goes on from."""
+def begin_from(
+    workdir: Path, config: Config, variables: Mapping[str, Any], opt_state: optax.OptState | None = None
+) -> None:
+    """Make a directory the run of given variables: step 0, nothing trained yet, which `--resume` goes on from.
+
+    Args:
+        workdir: free, as `check_free` has it.
+        config: the run's.
+        variables: `{"params": ..., "batch_stats": ...}`.
+        opt_state: the optimizer's, if it goes on from elsewhere too; None begins anew.
+    """
     begin(workdir, config, [str(label) for label in range(config.model.num_classes)])
     with Checkpoints(workdir) as checkpoints:
         state = TrainState.create(config, variables, total_steps=config.train.epochs)
+        if opt_state is not None:
+            state = state.replace(opt_state=opt_state)
         checkpoints.save(state, zero_sums(updates=True), Memory(num_train=0, steps_per_epoch=0))
 
 
@@ -122,9 +134,25 @@ def load_run(workdir: str | Path, which: str | int = "best") -> tuple[FoodClassi
     """
     workdir = Path(workdir)
     config = read_config(workdir)
-    target = jax.eval_shape(lambda: init_variables(config))
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), target)
+    target = _on_one_device(jax.eval_shape(lambda: init_variables(config)))
     with Checkpoints(workdir) as checkpoints:
         variables = checkpoints.restore_variables(checkpoints.find(which), target)
     return make_model(config.model), variables, config
+
+
+def load_state(workdir: Path, which: str | int) -> tuple[TrainState, int]:
+    """The whole state at a checkpoint of a run, and the epochs done by then; arguments and errors as `load_run`."""
+    config = read_config(workdir)
+    with Checkpoints(workdir) as checkpoints:
+        step = checkpoints.find(which)
+        steps_per_epoch = max(1, checkpoints.read_memory(step).steps_per_epoch)  # 0 before the first epoch
+        total_steps = config.train.epochs * steps_per_epoch
+        target = jax.eval_shape(lambda: TrainState.create(config, init_variables(config), total_steps))
+        state, _ = checkpoints.restore_state(step, *_on_one_device((target, zero_sums(updates=True))))
+    return state, step // steps_per_epoch
+
+
+def _on_one_device(shapes: Any) -> Any:
+    """What to restore on the first device, whatever number of devices it was saved from."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)

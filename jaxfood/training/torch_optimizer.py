@@ -1,0 +1,241 @@
+"""The state dicts of PyTorch's optimizers in our terms.
+
+A state dict has the settings in `param_groups` and what is kept for each parameter in `state`, by the parameters'
+positions (https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.state_dict.html). It says neither of
+which class it is, which the settings' names tell, nor what the parameters are called: they are taken to be in the order
+of `model.parameters()`, or in two groups of that order, the weight matrices and the rest.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxfood.config.optimizers import OPTIMIZERS, OptimizerConfig
+from jaxfood.config.schema import Config
+from jaxfood.config.settings import kind_of
+from jaxfood.errors import UserError
+from jaxfood.model.torch_mapping import (
+    Entry,
+    flat_arrays,
+    floating,
+    make_table,
+    parameters,
+    parameters_of,
+    plain_name,
+    to_tensors,
+    to_tree,
+)
+from jaxfood.optim.optimizers import make_optimizer
+
+PARAMETERS = [entry.torch.name for entry in parameters(make_table())]
+MATRICES = [entry.torch.name for entry in parameters(make_table()) if len(entry.torch.shape) > 1]
+REST = [name for name in PARAMETERS if name not in MATRICES]  # biases and BatchNorm's parameters
+
+
+class Twin(NamedTuple):
+    """PyTorch's form of an optimizer of ours."""
+
+    cls: str
+    kept: Mapping[str, str]  # PyTorch's name of a field of our states
+    options: Mapping[str, bool] = {}  # beside the settings that both have
+
+
+_SGD = {"trace": "momentum_buffer"}
+_ADAM = {"steps": "step", "mu": "exp_avg", "nu": "exp_avg_sq"}
+_TWINS = {
+    "sgd": Twin("SGD", {}),
+    "momentum": Twin("SGD", _SGD),
+    "nesterov": Twin("SGD", _SGD, {"nesterov": True}),
+    "adagrad": Twin("Adagrad", {"steps": "step", "sum_of_squares": "sum"}),
+    "rmsprop": Twin("RMSprop", {"nu": "square_avg", "mu": "grad_avg", "trace": "momentum_buffer"}),
+    "adadelta": Twin("Adadelta", {"e_g": "square_avg", "e_x": "acc_delta"}),
+    "adam": Twin("Adam", _ADAM),
+    "amsgrad": Twin("Adam", _ADAM | {"nu_max": "max_exp_avg_sq"}, {"amsgrad": True}),
+    "nadam": Twin("NAdam", _ADAM | {"momentum_product": "mu_product"}),
+    "adamw": Twin("AdamW", _ADAM),
+}
+_OURS_ALONE = ("name", "decay_biases_and_norms", "clip_value", "clip_norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class TorchOptimizer:
+    """What an optimizer's state dict says, in our terms.
+
+    Attributes:
+        names: the optimizer's name; two where the state dict may be of either, the likelier one first.
+        settings: its values for the configuration's `optimizer` section, but for the name.
+        kept: what PyTorch keeps for each parameter that was ever stepped, by the parameter's name.
+    """
+
+    names: tuple[str, ...]
+    settings: dict[str, Any]
+    kept: dict[str, dict[str, Any]]
+
+    def opt_state(self, config: Config, variables: Mapping[str, Any]) -> optax.OptState:
+        """The state of a configuration's optimizer that goes on where PyTorch's stood.
+
+        Parameters that were never stepped have what they begin with, and so has the schedule.
+
+        Raises:
+            UserError: what PyTorch kept does not fit the model or the settings.
+        """
+        table = parameters_of(variables)
+        begun = make_optimizer(config, total_steps=1).init(variables["params"])
+        fields = {}
+        for field, key in twin(config.optimizer).kept.items():
+            fresh = optax.tree.get(begun, field)
+            if isinstance(fresh, jax.Array):
+                fields[field] = self._number(key, fresh)
+            elif fresh is not None:  # RMSprop's settings say which it has
+                fields[field] = self._moments(key, fresh, table)
+        return optax.tree.set(begun, **fields)
+
+    def _number(self, key: str, fresh: jax.Array) -> jax.Array:
+        """One number for all parameters, where PyTorch has one for each."""
+        numbers = {name: float(self._kept(name, key, fresh)) for name in PARAMETERS}
+        low, high = (choose(numbers, key=numbers.__getitem__) for choose in (min, max))
+        if numbers[low] != numbers[high]:
+            raise refused(f"has {key} {numbers[low]:g} for {low} and {numbers[high]:g} for {high}, not one for all")
+        return jnp.asarray(numbers[low], fresh.dtype)
+
+    def _moments(self, key: str, fresh: Any, table: Sequence[Entry]) -> Any:
+        """An array for each parameter, nested as they are."""
+        tensors = to_tensors(table, flat_arrays({"params": fresh}))
+        for name, shape in (entry.torch for entry in table):
+            tensor = floating(f"{key} of {name}", self._kept(name, key, tensors[name]))
+            if tensor.shape != shape:
+                raise refused(
+                    f"has {key} of shape {list(tensor.shape)} for {name} of shape {list(shape)}, as if its parameters "
+                    "were not in the order of model.parameters()"
+                )
+            tensors[name] = tensor.astype(tensors[name].dtype)
+        return to_tree(table, tensors)["params"]
+
+    def _kept(self, name: str, key: str, fresh: Any) -> Any:
+        own = self.kept.get(name)
+        if own is not None and key not in own:
+            raise refused(f"has no {key} for {name}, which these settings need")
+        return fresh if own is None else own[key]
+
+
+def twin(optimizer: OptimizerConfig) -> Twin:
+    """PyTorch's form of an optimizer.
+
+    Raises:
+        UserError: it is one of the notes' own.
+    """
+    if optimizer.name not in _TWINS:
+        raise UserError(
+            f"{optimizer.name} has no like in torch.optim: take the weights alone, without --with_optimizer"
+        )
+    return _TWINS[optimizer.name]
+
+
+def common_settings(optimizer: type[OptimizerConfig]) -> list[dataclasses.Field]:
+    """The settings that PyTorch has too."""
+    return [field for field in dataclasses.fields(optimizer) if field.name not in _OURS_ALONE]
+
+
+def refused(what: str) -> UserError:
+    """The line that says why an optimizer cannot be taken over."""
+    return UserError(f"its optimizer {what}: take the weights alone with --weights_only")
+
+
+def from_optimizer_state_dict(state_dict: Mapping[str, Any]) -> TorchOptimizer:
+    """What `optimizer.state_dict()` says; its tensors may be NumPy arrays too.
+
+    Raises:
+        UserError: it is none of our optimizers, has settings that we lack, or cannot be laid on the model's parameters.
+    """
+    groups, state = state_dict["param_groups"], state_dict["state"]
+    members = _members(groups)
+    kinds = {_names(group) for group in groups}
+    if len(kinds) > 1:
+        raise refused(f"has groups of different kinds, {' and '.join(sorted(names[0] for names in kinds))}")
+    names = kinds.pop()
+    settings = [_settings(names[0], group) for group in groups]
+    different = [key for key in settings[0] if len({group[key] for group in settings}) > 1]
+    if different not in ([], ["weight_decay"]):
+        raise refused(f"has groups that differ in {', '.join(different)}")
+    decays = {name: group["weight_decay"] for group, part in zip(settings, members, strict=True) for name in part}
+    numbers = chain.from_iterable(group["params"] for group in groups)
+    kept = {}
+    for number, name in zip(numbers, chain.from_iterable(members), strict=True):
+        own = {key: value for key, value in state.get(number, {}).items() if value is not None}
+        if own:
+            kept[name] = own
+    return TorchOptimizer(names, settings[0] | _decay(decays), kept)
+
+
+def _members(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The names of each group's parameters."""
+    sizes = [len(group["params"]) for group in groups]
+    if all("param_names" in group for group in groups):
+        members = [[plain_name(name) for name in group["param_names"]] for group in groups]
+    else:
+        of_size = {len(part): part for part in (PARAMETERS, MATRICES, REST)}
+        members = [of_size.get(size, []) for size in sizes]
+    if sorted(chain.from_iterable(members)) != sorted(PARAMETERS):
+        raise refused(
+            f"has groups of {', '.join(map(str, sizes))} parameters, not all {len(PARAMETERS)} of the notes' "
+            f"Classifier, nor its {len(MATRICES)} weight matrices and the {len(REST)} others, nor told by param_names"
+        )
+    return members
+
+
+def _names(group: Mapping[str, Any]) -> tuple[str, ...]:
+    """Ours for the optimizer of a group, told by the settings that it has; two where they do not tell."""
+    names: tuple[str, ...]
+    match group:
+        case {"dampening": _, "nesterov": True}:
+            names = ("nesterov",)
+        case {"dampening": _, "momentum": 0}:
+            names = ("sgd",)
+        case {"dampening": _}:
+            names = ("momentum",)
+        case {"lr_decay": _}:
+            names = ("adagrad",)
+        case {"centered": _}:
+            names = ("rmsprop",)
+        case {"rho": _}:
+            names = ("adadelta",)
+        case {"momentum_decay": _}:
+            names = ("nadam",)
+        case {"amsgrad": True}:
+            names = ("amsgrad",)
+        case {"amsgrad": _, "decoupled_weight_decay": decoupled}:
+            names = ("adamw",) if decoupled else ("adam",)
+        case {"amsgrad": _}:  # older versions of PyTorch
+            names = ("adam", "adamw")
+        case _:
+            known = ", ".join(dict.fromkeys(twin.cls for twin in _TWINS.values()))
+            raise refused(f"is none of {known}: it has {', '.join(key for key in group if key != 'params')}")
+    for key in ("maximize", "dampening", *(("decoupled_weight_decay",) if names != ("adamw",) else ())):
+        if group.get(key):
+            raise refused(f"has {key} = {group[key]}, which {names[0]} lacks here")
+    return names
+
+
+def _settings(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group's values for our settings."""
+    values = {**group, "learning_rate": group.get("lr")}
+    if "betas" in group:
+        values["beta1"], values["beta2"] = group["betas"]
+    fields = common_settings(OPTIMIZERS[name])
+    missing = [field.name for field in fields if values.get(field.name) is None]
+    if missing:
+        raise refused(f"has a group without {', '.join(missing)}")
+    return {field.name: kind_of(field)(values[field.name]) for field in fields}
+
+
+def _decay(decays: Mapping[str, float]) -> dict[str, Any]:
+    """The settings for these weight decays by the parameters' names."""
+    matrices, rest = {decays[name] for name in MATRICES}, {decays[name] for name in REST}
+    if len(matrices) > 1 or rest not in (matrices, {0.0}):
+        raise refused("decays weights differently by more than whether they are biases or BatchNorm's")
+    return {"weight_decay": decays[MATRICES[0]], "decay_biases_and_norms": rest == matrices}
