@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from conftest import NUM_CLASSES, TRAIN_PER_CLASS
 
-from jaxfood.config import Config, load_config
+from jaxfood.config import LOSSES, OPTIMIZERS, SCHEDULES, Config, load_config
+from jaxfood.config.losses import Focal
+from jaxfood.config.schedules import Plateau
 from jaxfood.data import batches
 from jaxfood.errors import UserError
 from jaxfood.training import checkpoint, loop
@@ -138,6 +140,72 @@ def test_a_killed_run_resumes_to_the_same_run(
         file.write('{"epoch": 2, "step": 6, "train_loss": 0.0}\n{"epoch": 3, "st')
     train_and_evaluate(config, workdir, resume=True)
     assert_same_run(workdir, whole)
+
+
+def test_a_plateau_lowers_the_rate_and_a_run_killed_across_it_goes_on_the_same(
+    finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No loss falls by the factor of 100 that counts here. Killed while it cools down."""
+    plateau = Plateau(warmup_ratio=0.2, factor=0.5, patience=1, threshold=0.99, cooldown=1)
+    config = changed(finished[1], train={"epochs": 7, "patience": 9})
+    config = dataclasses.replace(config, schedule=plateau)
+    whole, workdir = tmp_path / "whole", tmp_path / "killed"
+    train_and_evaluate(config, whole)
+    rates = [record["learning_rate"] / 3e-4 for record in read_metrics(whole / "metrics.jsonl")]
+    # Step 2 of a warm-up of 4; the third and the sixth epoch are too many, the fourth is the cooldown.
+    assert rates == pytest.approx([0.5, 1, 1, 0.5, 0.5, 0.5, 0.25])
+
+    with monkeypatch.context() as patch:
+
+        def die(*_: Any) -> None:
+            raise Killed
+
+        evaluate = loop._Training._evaluate
+        patch.setattr(loop._Training, "_evaluate", lambda self: die() if self.step == 12 else evaluate(self))
+        with pytest.raises(Killed):
+            train_and_evaluate(config, workdir)
+    assert steps(workdir)[-1] == 9
+    train_and_evaluate(config, workdir, resume=True)
+    assert_same_run(workdir, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *(f"optimizer.name={name}" for name in OPTIMIZERS),
+        *(f"schedule.name={name}" for name in SCHEDULES),
+        *(f"loss.name={name}" for name in LOSSES),
+        "loss.class_weights=1,0,5",
+    ],
+)
+def test_every_choice_trains_with_its_defaults_and_resumes(
+    setting: str, finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(finished[0] / "config.toml", [setting, "train.epochs=2"])
+    train_and_evaluate(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+
+        def die(*_: Any) -> None:
+            raise Killed
+
+        evaluate = loop._Training._evaluate
+        patch.setattr(loop._Training, "_evaluate", lambda self: die() if self.step == 6 else evaluate(self))
+        with pytest.raises(Killed):
+            train_and_evaluate(config, tmp_path / "killed")
+    summary = train_and_evaluate(config, tmp_path / "killed", resume=True)
+    assert summary["epochs"] == 2
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    first, second = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    assert first["learning_rate"] > 0
+    assert first["train_loss"] != second["train_loss"]
+
+
+def test_class_weights_that_do_not_fit_are_refused_before_any_work(tiny_config: Config, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny_config, loss=Focal(class_weights=(1.0, 2.0)))
+    with pytest.raises(UserError, match=r"loss\.class_weights has 2 numbers and model\.num_classes = 3"):
+        train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_metrics_of_a_safe_checkpoint_are_not_lost(

@@ -66,6 +66,13 @@ def stepped(config: Config, variables: dict[str, Any], pictures: np.ndarray) -> 
     return train_step(state, {"image": pictures, "label": LABELS})
 
 
+@pytest.fixture(scope="module")
+def logits(variables: dict[str, Any], floats: np.ndarray) -> np.ndarray:
+    """Those that the first update sees."""
+    forward = jax.jit(partial(FoodClassifier(3).apply, train=True, mutable=["batch_stats"]))
+    return np.asarray(forward(variables, floats)[0])
+
+
 def norm(tree: Any) -> float:
     return float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree))))
 
@@ -81,14 +88,10 @@ def assert_equal_trees(actual: Any, expected: Any, tolerance: float) -> None:
 # What an update returns.
 
 
-def test_metrics_are_loss_accuracy_and_gradient_norm(
-    stepped: tuple[TrainState, dict], variables: dict[str, Any], floats: np.ndarray
-) -> None:
+def test_metrics_are_loss_accuracy_and_gradient_norm(stepped: tuple[TrainState, dict], logits: np.ndarray) -> None:
     _, metrics = stepped
     assert metrics.keys() == {"loss", "accuracy", "grad_norm"}
     assert all(value.shape == () for value in metrics.values())
-    forward = jax.jit(partial(FoodClassifier(3).apply, train=True, mutable=["batch_stats"]))
-    logits = np.asarray(forward(variables, floats)[0])
     shifted = logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(4), LABELS]
     np.testing.assert_allclose(metrics["loss"], losses.mean(), rtol=1e-12)
@@ -115,6 +118,29 @@ def test_the_state_after_an_update(stepped: tuple[TrainState, dict], variables: 
         # PyTorch's has only rounding here: see BatchNorm.
         assert not changed["params"][f"block{i}"].pop("bias")
     assert all(jax.tree.leaves(changed))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("loss.name=focal", "loss.class_weights=1,0.5,4"),
+        pytest.param(("loss.name=mse",), marks=pytest.mark.slow),
+        pytest.param(("loss.label_smoothing=0.1", "loss.class_weights=1,0.5,4"), marks=pytest.mark.slow),
+    ],
+)
+def test_every_loss_trains(
+    settings: tuple[str, ...], variables: dict[str, Any], pictures: np.ndarray, logits: np.ndarray
+) -> None:
+    """The first update's loss is PyTorch's mean, by the sum of the weights, and small steps lower it."""
+    config = load_config(None, (*SETTINGS, *settings))
+    losses, weights = make_loss(config.loss, 3)(jnp.asarray(logits), jnp.asarray(LABELS))
+    state = TrainState.create(config, variables, TOTAL_STEPS)
+    seen = []
+    for _ in range(3):
+        state, metrics = train_step(state, {"image": pictures, "label": LABELS})
+        seen.append(float(metrics["loss"]))
+    assert seen[0] == pytest.approx(float(jnp.sum(losses) / jnp.sum(weights)), rel=1e-12)
+    assert seen[0] > seen[1] > seen[2] > 0
 
 
 # Padding and uint8.
@@ -214,7 +240,10 @@ def test_equal_configurations_share_one_compiled_step(
 
 @pytest.mark.parametrize(
     "more",
-    ["optimizer.learning_rate=0.25", "optimizer.clip_norm=inf", "schedule.name=constant", "model.dtype=bfloat16"],
+    [
+        *("optimizer.learning_rate=0.25", "optimizer.clip_norm=inf", "schedule.name=constant", "model.dtype=bfloat16"),
+        *("loss.name=mse", "loss.class_weights=1,2,3", "optimizer.decay_biases_and_norms=false"),
+    ],
 )
 def test_another_recipe_is_another_step(more: str, config: Config, variables: dict[str, Any]) -> None:
     def kind(config: Config, total_steps: int = TOTAL_STEPS) -> Any:

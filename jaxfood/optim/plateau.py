@@ -32,7 +32,7 @@ def scale_by_plateau(schedule: Plateau) -> optax.GradientTransformation:
 
     def init(params: optax.Params) -> PlateauState:
         worst = -math.inf if _rises(schedule) else math.inf
-        return PlateauState(jnp.ones([]), jnp.array(worst), jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
+        return PlateauState(jnp.ones([]), jnp.array(worst, float), jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
 
     def update(
         updates: optax.Updates, state: PlateauState, params: optax.Params | None = None
@@ -62,7 +62,9 @@ def after_epoch(config: Config, opt_state: optax.OptState, metrics: Mapping[str,
         return opt_state
 
     def step(state: PlateauState) -> PlateauState:
-        metric, peak = metrics[schedule.monitor], config.optimizer.learning_rate
+        # In the type that the best is kept in: a metric rounded there could otherwise be better than itself.
+        metric = np.asarray(metrics[schedule.monitor], state.best.dtype).item()
+        peak = config.optimizer.learning_rate
         new = _next(schedule, peak, PlateauState(*(leaf.item() for leaf in state)), metric)
         return jax.tree.map(lambda old, value: jax.device_put(np.asarray(value, old.dtype), old.sharding), state, new)
 

@@ -60,8 +60,16 @@ def _decay(schedule: ScheduleConfig, warmup: int, total_steps: int) -> Curve:
 
 
 def _cosine(start: float, end: float, steps: float, begin: float = 0.0) -> Curve:
-    """Half a cosine from `start` at step `begin` to `end` so many steps later."""
-    return lambda step: end + (start - end) / 2 * (1 + jnp.cos(math.pi * (step - begin) / (steps or 1)))
+    """Half a cosine from `start` at step `begin` to `end` so many steps later.
+
+    (1 + cos) / 2 as the squared sine of what is left, which keeps float32's digits near the end.
+    """
+
+    def curve(step: jax.Array) -> jax.Array:
+        left = (begin + steps - step) / steps if steps else jnp.ones_like(step)
+        return end + (start - end) * jnp.square(jnp.sin(math.pi / 2 * left))
+
+    return curve
 
 
 def _one_cycle(schedule: OneCycle, total_steps: int) -> Curve:
