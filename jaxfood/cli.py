@@ -25,15 +25,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
 
-    def parse_with_settings(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, Source]:
-        """Parse the arguments added so far and a flag `--SECTION.FIELD` for every setting.
+    def parse_with_settings(
+        self, argv: Sequence[str] | None, sections: Sequence[str] = SECTIONS
+    ) -> tuple[argparse.Namespace, Source]:
+        """Parse the arguments added so far and a flag `--SECTION.FIELD` for every setting of these sections.
 
         Returns:
             The command's own arguments, and the settings that were given.
         """
         own = self.format_usage().removeprefix("usage: ").strip()
         self.usage = f"{own} [--SECTION.FIELD VALUE ...]"
-        for section in SECTIONS:
+        for section in sections:
             group = self.add_argument_group(section)
             for name, fields in _settings_of(section).items():
                 text = _help(section, name, fields).replace("%", "%%")

@@ -16,7 +16,7 @@ from jaxfood.data.cache import Pictures
 from jaxfood.data.splits import Splits
 from jaxfood.lessons import LESSONS
 from jaxfood.lessons import batch_size as lesson
-from jaxfood.lessons.page import Page
+from jaxfood.page import Page
 
 
 def params() -> dict[str, jax.Array]:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from jaxfood.config import SCHEDULES
 from jaxfood.errors import UserError
-from jaxfood.lessons import LESSONS, page, run_lesson
+from jaxfood import page
+from jaxfood.lessons import LESSONS, run_lesson
 from jaxfood.lessons.__main__ import main
 
 

@@ -19,7 +19,7 @@ from jaxfood.training import checkpoint, loop
 from jaxfood.training.checkpoint import Checkpoints
 from jaxfood.training.logbook import read_metrics
 from jaxfood.training.loop import train_and_evaluate
-from jaxfood.training.run import load_run
+from jaxfood.training.run import begin_from, load_run
 
 STEPS_PER_EPOCH = 3  # 21 pictures in batches of 8
 
@@ -205,6 +205,8 @@ def test_class_weights_that_do_not_fit_are_refused_before_any_work(tiny_config: 
     config = dataclasses.replace(tiny_config, loss=Focal(class_weights=(1.0, 2.0)))
     with pytest.raises(UserError, match=r"loss\.class_weights has 2 numbers and model\.num_classes = 3"):
         train_and_evaluate(config, tmp_path / "run")
+    with pytest.raises(UserError, match=r"loss\.class_weights has 2 numbers"):
+        begin_from(tmp_path / "run", config, {})
     assert not (tmp_path / "run").exists()
 
 

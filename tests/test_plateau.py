@@ -91,6 +91,8 @@ def test_defaults_are_pytorchs_but_for_patience() -> None:
         ("patience=2", [5, 5, 5, 5, 5, 5, 5], [1, 1, 1, 0.5, 0.5, 0.5, 0.25]),
         ("patience=2", [5, 6, 6, 4, 4, 4, 4], [1, 1, 1, 1, 1, 1, 0.5]),
         ("patience=0", [5, 5, 4, 6], [1, 0.5, 0.5, 0.25]),
+        ("patience=0 monitor=train_loss", [2, 1, 1], [1, 1, 0.5]),
+        ("patience=0 monitor=train_accuracy", [1, 2, 2], [1, 1, 0.5]),
         # Just the threshold is no improvement, and the best stays the best.
         ("patience=0 threshold=0.5", [8, 4, 3.99, 2], [1, 0.5, 0.5, 0.25]),
         ("patience=0 threshold=0.5 monitor=valid_accuracy", [2, 3, 3.01, 4.5], [1, 0.5, 0.5, 0.25]),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfood.lessons.descent import descend
-from jaxfood.lessons.page import COLOURS, Page
+from jaxfood.page import COLOURS, Page
 from jaxfood.optim.losses import cross_entropy
 
 # Classes as points: an answer is the class whose code is nearest to the output. By numbers 1 is nearer to 2 than to 3.

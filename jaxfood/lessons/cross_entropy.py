@@ -10,7 +10,7 @@ import numpy as np
 from jaxfood.config import OPTIMIZERS
 from jaxfood.lessons.class_codes import measure_codes, tell_codes
 from jaxfood.lessons.descent import descend
-from jaxfood.lessons.page import COLOURS, Page
+from jaxfood.page import COLOURS, Page
 from jaxfood.optim.losses import cross_entropy, mean_squared_error
 
 LOSSES = {"cross-entropy": cross_entropy, "MSE": mean_squared_error}

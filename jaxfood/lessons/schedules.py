@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxfood.config import SCHEDULES, load_config
-from jaxfood.lessons.page import Page
+from jaxfood.page import Page
 from jaxfood.optim import plateau
 from jaxfood.optim.optimizers import make_optimizer
 from jaxfood.optim.schedules import make_schedule

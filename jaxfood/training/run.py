@@ -10,10 +10,11 @@ import jax
 import optax
 
 from jaxfood.config.schema import Config
-from jaxfood.config.sources import all_settings, merge, read_toml, to_toml
+from jaxfood.config.sources import Source, all_settings, merge, read_toml, to_toml
 from jaxfood.errors import UserError
 from jaxfood.files import write_whole
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.optim.losses import make_loss
 from jaxfood.training.checkpoint import CHECKPOINTS, Checkpoints, Memory
 from jaxfood.training.logbook import METRICS
 from jaxfood.training.state import TrainState, init_variables, make_model
@@ -21,8 +22,8 @@ from jaxfood.training.step import zero_sums
 
 CONFIG = "config.toml"
 CLASSES = "classes.txt"
-_OWN = (CONFIG, CLASSES, METRICS, "log.txt", "tensorboard", CHECKPOINTS)
-_CHANGEABLE = ("train.epochs", "train.patience", "device.", "logging.")
+_OWN = (CONFIG, CLASSES, METRICS, "log.txt", "tensorboard", "landscape", CHECKPOINTS)
+_CHANGEABLE = ("train.epochs", "train.patience", "landscape.", "device.", "logging.")
 
 
 def is_run(workdir: Path) -> bool:
@@ -71,7 +72,11 @@ def begin(workdir: Path, config: Config, classes: Sequence[str], *, overwrite: b
 
 
 def begin_from(
-    workdir: Path, config: Config, variables: Mapping[str, Any], opt_state: optax.OptState | None = None
+    workdir: Path,
+    config: Config,
+    variables: Mapping[str, Any],
+    opt_state: optax.OptState | None = None,
+    classes: Sequence[str] = (),
 ) -> None:
     """Make a directory the run of given variables: step 0, nothing trained yet, which `--resume` goes on from.
 
@@ -80,8 +85,10 @@ def begin_from(
         config: the run's.
         variables: `{"params": ..., "batch_stats": ...}`.
         opt_state: the optimizer's, if it goes on from elsewhere too; None begins anew.
+        classes: their names; by default their numbers.
     """
-    begin(workdir, config, [str(label) for label in range(config.model.num_classes)])
+    make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit
+    begin(workdir, config, classes or [str(label) for label in range(config.model.num_classes)])
     with Checkpoints(workdir) as checkpoints:
         state = TrainState.create(config, variables, total_steps=config.train.epochs)
         if opt_state is not None:
@@ -89,8 +96,8 @@ def begin_from(
         checkpoints.save(state, zero_sums(updates=True), Memory(num_train=0, steps_per_epoch=0))
 
 
-def read_config(workdir: Path) -> Config:
-    """The configuration of a run.
+def read_config(workdir: Path, *later: Source) -> Config:
+    """The configuration of a run, changed by later sources.
 
     Raises:
         UserError: the directory is no run.
@@ -98,14 +105,19 @@ def read_config(workdir: Path) -> Config:
     if not is_run(workdir):
         missing = "it does not exist" if not workdir.exists() else f"it has no {CONFIG} with {CHECKPOINTS}/ beside it"
         raise UserError(f"{workdir} is not a run: {missing}; name the work directory of a training")
-    return merge(read_toml(workdir / CONFIG))
+    return merge(read_toml(workdir / CONFIG), *later)
+
+
+def read_classes(workdir: Path) -> tuple[str, ...]:
+    """The name of each class of a run, in label order."""
+    return tuple((workdir / CLASSES).read_text(encoding="utf-8").splitlines())
 
 
 def check_resumable(stored: Config, wanted: Config) -> None:
     """Check that a run may go on under another configuration.
 
     Raises:
-        UserError: more is changed than epochs, patience, device and logging settings.
+        UserError: more is changed than epochs, patience, landscape, device and logging settings.
     """
     before, after = dict(all_settings(stored)), dict(all_settings(wanted))
     changed = [
@@ -115,8 +127,8 @@ def check_resumable(stored: Config, wanted: Config) -> None:
     ]
     if changed:
         raise UserError(
-            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, device and logging "
-            "settings: leave the others out, or begin a new run"
+            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, landscape, device and "
+            "logging settings: leave the others out, or begin a new run"
         )
 
 

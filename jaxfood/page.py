@@ -1,4 +1,4 @@
-"""A lesson's page: Markdown, its pictures, and its numbers as JSON."""
+"""A page of a lesson or of a survey: Markdown, its pictures, and its numbers as JSON."""
 
 import importlib.util
 import json
@@ -22,17 +22,18 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 
 class Page:
-    """Gathers a lesson's text and pictures in a folder: NAME.md, NAME.json, NAME-FIGURE.png."""
+    """Gathers text and pictures in a folder: NAME.md, NAME.json, NAME-FIGURE.png."""
 
     def __init__(self, folder: Path, name: str, title: str) -> None:
         if importlib.util.find_spec("matplotlib") is None:
-            raise UserError("lessons draw with matplotlib: pip install 'jaxfood[lessons]'")
+            raise UserError("this draws with matplotlib: pip install 'jaxfood[lessons]'")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
         self._folder, self._name = folder, name
         self._parts = [f"# {name}: {title}"]
+        self.file = folder / f"{name}.md"
 
     def text(self, markdown: str) -> None:
         """A paragraph."""
@@ -68,7 +69,7 @@ class Page:
     def save(self, numbers: dict[str, Any]) -> None:
         """Write the page and its numbers."""
         self._parts.append(f"Every number: [{self._name}.json]({self._name}.json).")
-        write_whole(self._folder / f"{self._name}.md", "\n\n".join(self._parts) + "\n")
+        write_whole(self.file, "\n\n".join(self._parts) + "\n")
         lines = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in _plain(numbers).items())
         write_whole(self._folder / f"{self._name}.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
