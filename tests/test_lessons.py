@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxfood import page
 from jaxfood.config import SCHEDULES
 from jaxfood.errors import UserError
-from jaxfood import page
 from jaxfood.lessons import LESSONS, run_lesson
 from jaxfood.lessons.__main__ import main
 

@@ -7,6 +7,7 @@ The defaults are the recipe of the notes (HW3, Food-11): cross-entropy, Adam 3e-
 import dataclasses
 from dataclasses import dataclass
 
+from jaxfood.config.landscape import LandscapeConfig
 from jaxfood.config.losses import CrossEntropy, LossConfig
 from jaxfood.config.optimizers import Adam, OptimizerConfig
 from jaxfood.config.schedules import Constant, ScheduleConfig
@@ -92,6 +93,7 @@ class Config:
     schedule: ScheduleConfig = Constant()
     loss: LossConfig = CrossEntropy()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    landscape: LandscapeConfig = LandscapeConfig()
     device: DeviceConfig = DeviceConfig()
     logging: LoggingConfig = LoggingConfig()
 

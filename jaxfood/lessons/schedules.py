@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from jaxfood.config import SCHEDULES, load_config
-from jaxfood.page import Page
 from jaxfood.optim import plateau
 from jaxfood.optim.optimizers import make_optimizer
 from jaxfood.optim.schedules import make_schedule
+from jaxfood.page import Page
 
 STEPS, EPOCHS = 1000, 20
 # Other settings than the defaults, where those would show little in so short a run.

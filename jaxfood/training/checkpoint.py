@@ -78,6 +78,11 @@ class Checkpoints:
         """The step of the last checkpoint."""
         return self._manager.latest_step()
 
+    @property
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
     def save(
         self,
         state: TrainState,
@@ -128,7 +133,7 @@ class Checkpoints:
         Raises:
             UserError: there is no such checkpoint.
         """
-        steps = sorted(self._manager.all_steps())
+        steps = self.steps
         if not steps:
             raise UserError(f"{self._workdir} has no checkpoint yet; train it first")
         if which == "last":

@@ -26,6 +26,7 @@ from jaxfood.training.checkpoint import Checkpoints, Memory
 from jaxfood.training.devices import make_mesh, on_every_device, replicated
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard
+from jaxfood.training.standing import choose, find_standing, make_point, metrics_of
 from jaxfood.training.state import TrainState, init_variables
 from jaxfood.training.step import Sums, add_evaluation, add_update, means, zero_sums
 from jaxfood.version import __version__
@@ -125,6 +126,8 @@ class _Training:
         self.checkpoints, self.stop, self.watch = checkpoints, stop, watch
         self.train = ResidentPictures(splits.train, mesh)
         self.valid = ResidentPictures(splits.valid, mesh)
+        settings = config.landscape
+        self.sample = splits.train.subset(choose(len(splits.train), settings.samples, settings.seed))
         self.memory = Memory(len(splits.train), steps_per_epoch(len(splits.train), config.train.batch_size))
         self.total_steps = config.train.epochs * self.memory.steps_per_epoch
         with watch("initialise"):
@@ -207,6 +210,8 @@ class _Training:
             "images_per_second": pictures / (trained - started),
         }
         self.state = self.state.replace(opt_state=plateau.after_epoch(self.config, self.state.opt_state, record))
+        if self.config.landscape.every and (epoch + 1) % self.config.landscape.every == 0:
+            record |= self._standing()
         self.memory = dataclasses.replace(self.memory.after_epoch(epoch + 1, valid["accuracy"]), record=record)
         self.logbook.line(_epoch_line(record, self.config.train.epochs, best=self.memory.stale == 0))
         self.sums = self._zero_sums(updates=True)
@@ -238,6 +243,16 @@ class _Training:
                 sums = self.evaluate(self.state.variables, sums, batch)
                 bar.update(done, partial(_read_means, sums))
         return _read_means(sums)
+
+    def _standing(self) -> dict[str, float]:
+        """The metrics of where the run stands, always on the same pictures; none where the loss is not finite."""
+        with self.watch("landscape"):
+            variables = jax.device_put(self.state.variables, self.mesh.devices.flat[0])
+            try:
+                return metrics_of(find_standing(make_point(self.config, variables, self.sample), self.config))
+            except UserError as error:  # no reason to end a training
+                self.logbook.line(f"landscape not measured: {error}")
+                return {}
 
     def _save(self, accuracy: float | None = None) -> None:
         """Begin to save; once an evaluated epoch is safe, its metrics are written."""

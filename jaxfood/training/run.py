@@ -127,8 +127,8 @@ def check_resumable(stored: Config, wanted: Config) -> None:
     ]
     if changed:
         raise UserError(
-            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, landscape, device and "
-            "logging settings: leave the others out, or begin a new run"
+            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, landscape, device "
+            "and logging settings: leave the others out, or begin a new run"
         )
 
 
@@ -150,6 +150,13 @@ def load_run(workdir: str | Path, which: str | int = "best") -> tuple[FoodClassi
     with Checkpoints(workdir) as checkpoints:
         variables = checkpoints.restore_variables(checkpoints.find(which), target)
     return make_model(config.model), variables, config
+
+
+def kept_steps(workdir: Path) -> list[int]:
+    """The steps of the checkpoints that a run kept, ascending."""
+    read_config(workdir)  # refuses what is no run
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.steps
 
 
 def load_state(workdir: Path, which: str | int) -> tuple[TrainState, int]:

@@ -1,0 +1,49 @@
+"""The settings of `jaxfood.landscape`: what counts as zero, how much is spent, what the loss is taken on."""
+
+from dataclasses import dataclass
+
+from jaxfood.config.settings import Section, setting
+
+
+@dataclass(frozen=True)
+class Tolerances(Section):
+    """What counts as zero."""
+
+    section = "landscape"
+    decrease_tolerance: float = setting(
+        1e-4, "critical: the second-order model promises along -g at most this share of the loss", at_least=0
+    )
+    zero_tolerance: float = setting(
+        1e-4, "an eigenvalue is zero up to this share of the largest magnitude", at_least=0, below=1
+    )
+
+
+@dataclass(frozen=True)
+class SpectrumSettings(Section):
+    """How much is spent on the spectrum."""
+
+    section = "landscape"
+    dense_size: int = setting(1000, "up to so many parameters the whole Hessian is made", at_least=0)
+    memory_gib: float = setting(2.0, "memory for Lanczos vectors; 20 to 200 are kept", at_least=0)
+    accuracy: float = setting(0.01, "an extreme eigenvalue's residual, as a share of it", above=0, below=1)
+    floor: float = setting(5e-5, "or as a share of the largest magnitude, where that is more", at_least=0, below=1)
+    max_products: int = setting(400, "most Hessian-vector products for the extreme eigenvalues", at_least=1)
+    miss_probability: float = setting(1e-3, "that an eigenvalue lies further out than said", above=0, below=1)
+    probes: int = setting(3, "random vectors for the spectral density", at_least=2)
+    steps: int = setting(20, "products for each of them", at_least=1)
+    trace_products: int = setting(13, "products for the trace", at_least=4)
+    seed: int = setting(0, "of the choice of pictures and of every random vector", at_least=0, below=2**31)
+
+
+@dataclass(frozen=True)
+class LandscapeConfig(SpectrumSettings, Tolerances):
+    """Where training stands: how it is found out."""
+
+    every: int = setting(0, "while training: measure after each so many epochs, too; 0: never", at_least=0)
+    samples: int = setting(32, "pictures that the loss is taken on", at_least=1)
+    statistics: str = setting(
+        "running",
+        "BatchNorm by the running statistics, as predict has it, or by those of the pictures as one batch",
+        choices=("running", "batch"),
+    )
+    radius: float = setting(0.05, "of the ball in which the worst rise of the loss is sought", above=0)

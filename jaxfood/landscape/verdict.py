@@ -1,0 +1,175 @@
+"""What kind of point this is: not critical, a minimum, a maximum, a saddle, or degenerate."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jaxfood.config.landscape import Tolerances
+from jaxfood.landscape.expansion import Expansion
+from jaxfood.landscape.spectrum import Eigenpairs
+
+
+class Kind(StrEnum):
+    """The notes' kinds of critical points, and the two cases that they leave out."""
+
+    NOT_CRITICAL = "not_critical"
+    LOCAL_MINIMUM = "local_minimum"
+    LOCAL_MAXIMUM = "local_maximum"
+    SADDLE = "saddle"
+    DEGENERATE = "degenerate"
+
+
+@dataclass(frozen=True)
+class Eigenvalue:
+    """An eigenvalue and its residual."""
+
+    value: float
+    residual: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ± {self.residual:.1g}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The kind, the numbers that it rests on, and both in words.
+
+    Attributes:
+        kind: which.
+        downhill: loss, slope (the gradient's norm, negative) and curvature along the unit vector of -g.
+        smallest: eigenvalue found.
+        largest: eigenvalue found.
+        exact: they come from the whole Hessian.
+        unseen: so far below `smallest` or above `largest` an eigenvalue may lie that was not found.
+        tolerances: what counted as zero.
+    """
+
+    kind: Kind
+    downhill: Expansion
+    smallest: Eigenvalue
+    largest: Eigenvalue
+    exact: bool
+    unseen: float
+    tolerances: Tolerances
+
+    @property
+    def threshold(self) -> float:
+        """Eigenvalues from -threshold to threshold count as zero."""
+        return self.tolerances.zero_tolerance * self._scale
+
+    @property
+    def reason(self) -> str:
+        """Why it is of this kind."""
+        match self.kind:
+            case Kind.NOT_CRITICAL:
+                return self._descent()
+            case Kind.SADDLE:
+                return f"eigenvalues of both signs beyond ±{self.threshold:.2g}: {self.smallest} and {self.largest}"
+            case Kind.LOCAL_MINIMUM:
+                return f"every eigenvalue is positive: the smallest found is {self.smallest}{self._unseen_margin()}"
+            case Kind.LOCAL_MAXIMUM:
+                return f"every eigenvalue is negative: the largest found is {self.largest}{self._unseen_margin()}"
+            case Kind.DEGENERATE:
+                return self._missing_sign()
+
+    @property
+    def remedy(self) -> str:
+        """What would make it another kind."""
+        match self.kind:
+            case Kind.NOT_CRITICAL:
+                share = self.downhill.decrease / abs(self.downhill.loss) if self.downhill.loss else math.inf
+                looser = f", or a decrease tolerance of {share:.2g}" if math.isfinite(share) else ""
+                return f"going further down{looser}"
+            case Kind.SADDLE:
+                margin = min(_beyond_doubt(self.smallest), _beyond_doubt(self.largest))
+            case Kind.LOCAL_MINIMUM:
+                margin = _beyond_doubt(self.smallest) - self.unseen
+            case Kind.LOCAL_MAXIMUM:
+                margin = _beyond_doubt(self.largest) - self.unseen
+            case Kind.DEGENERATE:
+                return self._what_would_settle()
+        return f"a zero tolerance of {margin / self._scale:.2g}"
+
+    @property
+    def _scale(self) -> float:
+        return max(abs(self.smallest.value), abs(self.largest.value))
+
+    @property
+    def _in_doubt(self) -> Eigenvalue:
+        """Where the point is degenerate: the end whose sign would tell a saddle from an extremum."""
+        return self.largest if is_negative(self.smallest, self.threshold) else self.smallest
+
+    def _descent(self) -> str:
+        loss, slope, curvature = self.downhill
+        if math.isinf(self.downhill.decrease):
+            return f"the gradient has norm {-slope:.3g} and the curvature along it is {curvature:.3g}, not positive"
+        share = f"{100 * self.downhill.decrease / abs(loss):.3g} % of {loss:.4g}" if loss else "from a loss of 0"
+        return (
+            f"the gradient, of norm {-slope:.3g}, promises a decrease of {self.downhill.decrease:.2g}, {share} "
+            f"(critical: at most {100 * self.tolerances.decrease_tolerance:.3g} %)"
+        )
+
+    def _missing_sign(self) -> str:
+        if not self._scale:
+            return "every eigenvalue found is 0"
+        sign, bound = ("positive", "above ") if self._in_doubt is self.largest else ("negative", "below -")
+        return (
+            f"no {sign} eigenvalue {bound}{self.threshold:.2g} found to precision {self._in_doubt.residual:.1g}, and "
+            f"some may be 0: found from {self.smallest} to {self.largest}{self._unseen_margin()}"
+        )
+
+    def _unseen_margin(self) -> str:
+        return f", and one not found may lie up to {self.unseen:.2g} beyond" if self.unseen else ""
+
+    def _what_would_settle(self) -> str:
+        margin = _beyond_doubt(self._in_doubt)
+        remedies = []
+        if margin <= 0:
+            remedies.append(f"{self._in_doubt} is 0 to its precision: slices of the loss show what higher orders do")
+        elif margin <= self.threshold:
+            remedies.append(f"a zero tolerance under {margin / self._scale:.2g}")
+        if self.unseen:
+            remedies.append("more Lanczos vectors, which leave less unseen, or more products")
+        return "; ".join(remedies)
+
+
+def judge(downhill: Expansion, pairs: Eigenpairs, tolerances: Tolerances) -> Verdict:
+    """The kind of a point.
+
+    Critical is where the promised decrease is small against the loss. Eigenvalues of both signs make a saddle, whatever
+    else is flat. All of one sign make a minimum or a maximum, where none of another can have been missed. The rest is
+    degenerate: the second order does not tell.
+
+    Args:
+        downhill: `expand_downhill` of the point.
+        pairs: its extreme eigenvalues, at least one at each end.
+        tolerances: what counts as zero.
+    """
+    smallest, largest = (Eigenvalue(float(pairs.values[i]), float(pairs.residuals[i])) for i in (0, -1))
+    threshold = tolerances.zero_tolerance * max(abs(smallest.value), abs(largest.value))
+    if downhill.decrease > tolerances.decrease_tolerance * abs(downhill.loss):
+        kind = Kind.NOT_CRITICAL
+    elif is_negative(smallest, threshold) and is_positive(largest, threshold):
+        kind = Kind.SADDLE
+    elif is_positive(smallest, threshold + pairs.unseen):
+        kind = Kind.LOCAL_MINIMUM
+    elif is_negative(largest, threshold + pairs.unseen):
+        kind = Kind.LOCAL_MAXIMUM
+    else:
+        kind = Kind.DEGENERATE
+    return Verdict(kind, downhill, smallest, largest, pairs.exact, pairs.unseen, tolerances)
+
+
+def is_negative(eigenvalue: Eigenvalue, threshold: float) -> bool:
+    """Below -threshold whatever the residual hides."""
+    return eigenvalue.value + eigenvalue.residual < -threshold
+
+
+def is_positive(eigenvalue: Eigenvalue, threshold: float) -> bool:
+    """Above threshold whatever the residual hides."""
+    return eigenvalue.value - eigenvalue.residual > threshold
+
+
+def _beyond_doubt(eigenvalue: Eigenvalue) -> float:
+    """How far from zero it lies at least; negative where the residual hides its sign."""
+    return abs(eigenvalue.value) - eigenvalue.residual

@@ -1,0 +1,155 @@
+"""`python -m jaxfood.landscape` on a tiny run, and the measurements while training."""
+
+import json
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxfood.config import Config, load_config
+from jaxfood.errors import UserError
+from jaxfood.landscape.__main__ import main
+from jaxfood.training.logbook import read_metrics
+from jaxfood.training.loop import train_and_evaluate
+from jaxfood.training.run import begin_from, kept_steps, load_run, read_classes, read_config
+from jaxfood.training.standing import choose, make_objective
+from jaxfood.training.state import init_variables
+
+FAST = (
+    *("--samples", "4", "--landscape.max_products", "3", "--landscape.trace_products", "4"),
+    *("--landscape.probes", "2", "--landscape.steps", "2"),
+)
+NUMBERS = ("loss", "gradient_norm", "largest_eigenvalue", "largest_residual", "smallest_eigenvalue")
+NUMBERS += ("smallest_residual", "tolerance")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_food: Path) -> Config:
+    shape = ("data.image_size=32", "model.num_classes=3", "train.batch_size=8", "train.epochs=2", "device.count=1")
+    landscape = ("landscape.every=2", "landscape.samples=4", "landscape.max_products=3")
+    return load_config(None, (f"data.root={tiny_food}", "logging.progress=false", *shape, *landscape))
+
+
+@pytest.fixture(scope="module")
+def run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs, measured after the second one."""
+    workdir = tmp_path_factory.mktemp("landscape") / "run"
+    train_and_evaluate(config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def saddle(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run stopped at a made saddle: with the weights of the last two layers 0 all pictures look alike to the head.
+
+    For as many pictures of each class its gradient is 0, and so is that of all below it; together the two layers could
+    tell the classes apart, in one direction or in its opposite.
+    """
+    workdir = tmp_path_factory.mktemp("saddle") / "run"
+    variables = init_variables(config)
+    for layer, bias in (("dense2", 0.05), ("head", 0.0)):
+        kernel = jnp.zeros_like(variables["params"][layer]["kernel"])
+        variables["params"][layer] = {"kernel": kernel, "bias": jnp.full(kernel.shape[1], bias)}
+    begin_from(workdir, config, variables, classes=("red", "green", "blue"))
+    return workdir
+
+
+def test_training_measures_after_every_so_many_epochs(run: Path) -> None:
+    first, second = read_metrics(run / "metrics.jsonl")
+    added = second.keys() - first.keys()
+    assert added == {
+        *("landscape_gradient_norm", "landscape_promised_decrease"),
+        *("landscape_largest_eigenvalue", "landscape_smallest_eigenvalue"),
+    }
+    assert second["landscape_smallest_eigenvalue"] < second["landscape_largest_eigenvalue"]
+    assert all(np.isfinite(second[name]) for name in added - {"landscape_promised_decrease"})
+
+
+def test_one_checkpoint(run: Path, tiny_food: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(run), "--images", str(tiny_food / "train"), "--which", "last", *FAST])
+    out = capsys.readouterr().out
+    assert "parameters; a Hessian-vector product takes" in out
+    assert f"{run}, last: not critical: " in out
+    assert out.splitlines()[-1] == f"{run}/landscape/landscape.md"
+    report = json.loads((run / "landscape" / "landscape.json").read_text())
+    assert report["verdict"] == "not_critical"
+    assert report["samples"] == 4
+    assert all(isinstance(report[name], float) for name in NUMBERS)
+    # The same four pictures, drawn by the same seed, were measured while training: loss and gradient are the same.
+    metrics = read_metrics(run / "metrics.jsonl")[-1]
+    assert report["gradient_norm"] == pytest.approx(metrics["landscape_gradient_norm"], rel=1e-4)
+    page = (run / "landscape" / "landscape.md").read_text()
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
+    assert pictures == ["landscape-spectrum.png", "landscape-lines.png", "landscape-plane.png"]
+    for name in pictures:
+        with Image.open(run / "landscape" / name) as picture:
+            assert min(picture.size) > 400
+
+
+def test_every_checkpoint(run: Path, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(run), "--images", str(tiny_food / "valid"), "--path", "--out", str(tmp_path / "out"), *FAST])
+    path = json.loads((tmp_path / "out" / "landscape.json").read_text())["path"]
+    assert [row["step"] for row in path] == kept_steps(run)
+    assert all(f"step {row['step']}: " in capsys.readouterr().out or row["verdict"] for row in path)
+    assert (tmp_path / "out" / "landscape-path.png").is_file()
+
+
+def test_a_made_saddle_is_left_and_training_goes_on(
+    saddle: Path, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new"
+    flags = ["--samples", "21", *FAST[2:], "--landscape.max_products", "12"]
+    main([str(saddle), "--images", str(tiny_food / "train"), "--out", str(tmp_path), "--escape", str(new), *flags])
+    report = json.loads((tmp_path / "landscape.json").read_text())
+    assert report["verdict"] == "saddle"
+    assert report["loss"] == pytest.approx(np.log(3), rel=1e-5)  # 7 pictures of each class, all logits 0
+    assert report["smallest_eigenvalue"] < -report["tolerance"]
+    before, after = map(float, re.search(r"loss (\S+) -> (\S+);", capsys.readouterr().out).groups())  # type: ignore[union-attr]
+    assert after < before
+    assert read_classes(new) == ("red", "green", "blue")
+    _, variables, _ = load_run(new, "last")
+    from jaxfood.data.splits import load_splits
+
+    config = read_config(new)
+    splits = load_splits(config.data, 3, seed=0, progress=False)
+    assert make_objective(config, variables["batch_stats"], splits.train).value(variables["params"]) == pytest.approx(
+        after, rel=1e-4
+    )
+    assert train_and_evaluate(config, new, resume=True)["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "nowhere"], "no such folder or file: .*nowhere"),
+        (["--images", "EMPTY"], "no pictures"),
+        (["--images", "FOOD/test"], "have no label"),
+        (["--images", "FOOD/train", "--which", "77"], "has no checkpoint 77"),
+        (["--images", "FOOD/train", "--samples", "0"], r"landscape\.samples = 0: it takes an integer, at least 1"),
+        (["--images", "FOOD/train", "--path", "--escape", "x"], "--escape leaves one checkpoint"),
+        (["--images", "FOOD/train", "--escape", "RUN"], "is a run already"),
+    ],
+)
+def test_mistakes_get_one_line(arguments: list[str], message: str, run: Path, tiny_food: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"FOOD": str(tiny_food), "EMPTY": str(tmp_path / "empty"), "RUN": str(run)}
+    words = [re.sub("FOOD|EMPTY|RUN", lambda match: places[match[0]], word) for word in arguments]
+    with pytest.raises(UserError, match=message) as error:
+        main([str(run), *words, "--out", str(tmp_path / "out")])
+    assert "\n" not in str(error.value)
+
+
+def test_a_loss_that_is_not_a_number_is_refused(config: Config, tiny_food: Path, tmp_path: Path) -> None:
+    variables = init_variables(config)
+    variables["params"]["head"]["bias"] = jnp.full(3, jnp.nan)
+    begin_from(tmp_path / "run", config, variables)
+    with pytest.raises(UserError, match="the loss is nan at these parameters"):
+        main([str(tmp_path / "run"), "--images", str(tiny_food / "train"), *FAST])
+
+
+def test_the_choice_of_pictures_is_the_seeds() -> None:
+    assert choose(100, 5, seed=1).tolist() == choose(100, 5, seed=1).tolist() != choose(100, 5, seed=2).tolist()
+    assert choose(3, 5, seed=0).tolist() == [0, 1, 2]
