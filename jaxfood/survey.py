@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxfood.config.schema import Config
-from jaxfood.data.cache import Pictures, load_pictures
+from jaxfood.data.cache import Pictures, UnreadablePictures, load_pictures
 from jaxfood.data.folder import check_labels, index_pictures
+from jaxfood.errors import UserError
 from jaxfood.landscape import (
     Density,
     Estimate,
@@ -52,7 +53,10 @@ def load_sample(images: str, config: Config, run: Path) -> Pictures:
     """
     index = index_pictures(images, read_classes(run))
     check_labels(index, config.model.num_classes)
-    pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir)
+    try:
+        pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir)
+    except UnreadablePictures as error:  # of a whole folder, not of a run's split: no setting leaves them out
+        raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
     return pictures.subset(choose(len(pictures), config.landscape.samples, config.landscape.seed))
 
 

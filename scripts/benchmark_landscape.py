@@ -62,6 +62,13 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--pyhessian", action="store_true", help="also PyHessian's largest eigenvalue")
     arguments = parser.parse_args()
+    if (
+        min(arguments.samples, arguments.batch_size, arguments.products, arguments.turns) < 1
+        or arguments.image_size % 32
+    ):
+        parser.error("give positive numbers, and an --image_size divisible by 32")
+    if arguments.pyhessian and not importlib.util.find_spec("pyhessian"):
+        parser.error("--pyhessian needs it: pip install pyhessian")
 
     variables = from_torch(arguments.weights) if arguments.weights else new_variables(arguments)
     images, labels = load_pictures(arguments, num_classes_of(variables))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -126,6 +127,7 @@ def test_a_made_saddle_is_left_and_training_goes_on(
     [
         (["--images", "nowhere"], "no such folder or file: .*nowhere"),
         (["--images", "EMPTY"], "no pictures"),
+        (["--images", "BROKEN"], r"1 of the 2 pictures in .*broken cannot be read: 0_1\.jpg: mend or remove them$"),
         (["--images", "FOOD/test"], "have no label"),
         (["--images", "FOOD/train", "--which", "77"], "has no checkpoint 77"),
         (["--images", "FOOD/train", "--samples", "0"], r"landscape\.samples = 0: it takes an integer, at least 1"),
@@ -135,8 +137,16 @@ def test_a_made_saddle_is_left_and_training_goes_on(
 )
 def test_mistakes_get_one_line(arguments: list[str], message: str, run: Path, tiny_food: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    places = {"FOOD": str(tiny_food), "EMPTY": str(tmp_path / "empty"), "RUN": str(run)}
-    words = [re.sub("FOOD|EMPTY|RUN", lambda match: places[match[0]], word) for word in arguments]
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "0_1.jpg").write_text("no picture")
+    shutil.copy(tiny_food / "train" / "0_0.jpg", tmp_path / "broken")
+    places = {
+        "BROKEN": str(tmp_path / "broken"),
+        "FOOD": str(tiny_food),
+        "EMPTY": str(tmp_path / "empty"),
+        "RUN": str(run),
+    }
+    words = [re.sub("FOOD|EMPTY|BROKEN|RUN", lambda match: places[match[0]], word) for word in arguments]
     with pytest.raises(UserError, match=message) as error:
         main([str(run), *words, "--out", str(tmp_path / "out")])
     assert "\n" not in str(error.value)

@@ -83,7 +83,7 @@ def _checkpoint(
         point = make_point(config, variables, pictures, progress)
         progress.expect(point, survey.planned_products(point, config, around=True))
         found = find_standing(point, config)
-        print(_in_words(f"{arguments.run}, {arguments.which}", found))
+        tqdm.write(_in_words(f"{arguments.run}, {arguments.which}", found))
         around = survey.look_around(point, found, config)
     return variables, point, found, tell_point(page, f"{arguments.which} checkpoint", found, around)
 
@@ -104,7 +104,7 @@ def _path(arguments: argparse.Namespace, config: Config, pictures: "Pictures", p
             if not standings:
                 progress.expect(point, len(steps) * survey.planned_products(point, config, around=False))
             standings.append(find_standing(point, config))
-            print(_in_words(f"{arguments.run}, step {step}", standings[-1]))
+            tqdm.write(_in_words(f"{arguments.run}, step {step}", standings[-1]))
     return tell_path(page, steps, standings)
 
 
@@ -155,7 +155,7 @@ class _Progress:
 
         seconds = seconds_per_product(point)
         self._bar.total = point.products + products
-        print(
+        tqdm.write(
             f"{point.size:,} parameters; a Hessian-vector product takes {seconds:.2g} s: about {products} of them, "
             f"{products * seconds / 60:.2g} minutes"
         )
