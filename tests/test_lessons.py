@@ -32,7 +32,7 @@ def test_without_a_name_the_lessons_are_listed_one_line_each(capsys: pytest.Capt
 
 
 def test_an_unknown_name_lists_what_exists(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^no lesson 'momentun'; there are: linear-regression, .*batch-size"):
+    with pytest.raises(UserError, match=r"^no lesson 'momentun'; there are: critical-points, .*batch-size"):
         main(["momentun", "--out", str(tmp_path)])
 
 

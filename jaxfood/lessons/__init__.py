@@ -11,6 +11,8 @@ from typing import Any
 from jaxfood.errors import UserError
 
 LESSONS = {
+    "critical-points": "the notes' (1 - w1 w2)^2: gradient, Hessian, verdict, and the way out of the saddle",
+    "minimum-ratio": "saddles at high loss, minima at low: the share of positive eigenvalues at small gradients",
     "linear-regression": "the notes' seven points: all of them, one or a few at each step of gradient descent",
     "batch-time": "seconds for an update and for an epoch, against the batch size",
     "momentum": "a local minimum, a plateau and a saddle, where momentum goes through",
