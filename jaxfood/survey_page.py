@@ -50,7 +50,10 @@ def tell_point(page: Page, name: str, found: Standing, around: Surroundings) -> 
 
 
 def tell_path(page: Page, steps: Sequence[int], standings: Sequence[Standing]) -> dict[str, Any]:
-    """Every checkpoint of a run: how loss, gradient and both ends of the spectrum went. Returns the numbers."""
+    """Every checkpoint of a run: how loss, gradient and both ends of the spectrum went.
+
+    Returns the numbers: the last checkpoint's, and all of them under `path`.
+    """
     rows = [numbers(found) for found in standings]
     columns = ("verdict", "loss", "gradient_norm", "largest_eigenvalue", "smallest_eigenvalue")
     page.table(
@@ -66,7 +69,7 @@ def tell_path(page: Page, steps: Sequence[int], standings: Sequence[Standing]) -
             axis.set_xticks(steps)
             axis.legend()
         axes[2].axhline(0, color="0.3", linewidth=0.8)
-    return {"path": [{"step": step} | row for step, row in zip(steps, rows, strict=True)]}
+    return rows[-1] | {"path": [{"step": step} | row for step, row in zip(steps, rows, strict=True)]}
 
 
 def _draw_spectrum(page: Page, found: Standing, around: Surroundings) -> None:

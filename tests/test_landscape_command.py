@@ -92,9 +92,11 @@ def test_one_checkpoint(run: Path, tiny_food: Path, capsys: pytest.CaptureFixtur
 
 def test_every_checkpoint(run: Path, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(run), "--images", str(tiny_food / "valid"), "--path", "--out", str(tmp_path / "out"), *FAST])
-    path = json.loads((tmp_path / "out" / "landscape.json").read_text())["path"]
+    report = json.loads((tmp_path / "out" / "landscape.json").read_text())
+    path, out = report["path"], capsys.readouterr().out
     assert [row["step"] for row in path] == kept_steps(run)
-    assert all(f"step {row['step']}: " in capsys.readouterr().out or row["verdict"] for row in path)
+    assert all(f"{run}, step {row['step']}: {row['verdict'].replace('_', ' ')}: " in out for row in path)
+    assert all(report[name] == path[-1][name] for name in ("verdict", *NUMBERS))
     assert (tmp_path / "out" / "landscape-path.png").is_file()
 
 
