@@ -1,5 +1,6 @@
 """`python -m jaxfood.landscape` on a tiny run, and the measurements while training."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,13 +12,17 @@ import pytest
 from PIL import Image
 
 from jaxfood.config import Config, load_config
+from jaxfood.config.landscape import LandscapeConfig
+from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
 from jaxfood.landscape.__main__ import main
+from jaxfood.optim.losses import make_loss
 from jaxfood.training.logbook import read_metrics
 from jaxfood.training.loop import train_and_evaluate
 from jaxfood.training.run import begin_from, kept_steps, load_run, read_classes, read_config
 from jaxfood.training.standing import choose, make_objective
-from jaxfood.training.state import init_variables
+from jaxfood.training.state import init_variables, make_model
+from jaxfood.training.step import batch_sums, loss_fn, means, predict_logits
 
 FAST = (
     *("--samples", "4", "--landscape.max_products", "3", "--landscape.trace_products", "4"),
@@ -114,8 +119,6 @@ def test_a_made_saddle_is_left_and_training_goes_on(
     assert after < before
     assert read_classes(new) == ("red", "green", "blue")
     _, variables, _ = load_run(new, "last")
-    from jaxfood.data.splits import load_splits
-
     config = read_config(new)
     splits = load_splits(config.data, 3, seed=0, progress=False)
     assert make_objective(config, variables["batch_stats"], splits.train).value(variables["params"]) == pytest.approx(
@@ -160,6 +163,20 @@ def test_a_loss_that_is_not_a_number_is_refused(config: Config, tiny_food: Path,
     begin_from(tmp_path / "run", config, variables)
     with pytest.raises(UserError, match="the loss is nan at these parameters"):
         main([str(tmp_path / "run"), "--images", str(tiny_food / "train"), *FAST])
+
+
+def test_the_loss_is_validations_or_a_training_steps(config: Config) -> None:
+    """By the running statistics, or by those of all 21 pictures at once."""
+    pictures = load_splits(config.data, 3, seed=0, progress=False).train
+    variables, model, loss = init_variables(config), make_model(config.model), make_loss(config.loss, 3)
+    batch = {"image": np.asarray(pictures.images), "label": pictures.labels}
+    running = means(batch_sums(loss, predict_logits(model, variables, batch["image"]), batch))["loss"]
+    together, _ = loss_fn(model, loss, variables["params"], variables["batch_stats"], batch)
+    for statistics, expected in (("running", running), ("batch", together)):
+        chosen = dataclasses.replace(config, landscape=LandscapeConfig(statistics=statistics))
+        objective = make_objective(chosen, variables["batch_stats"], pictures)
+        assert objective.value(variables["params"]) == pytest.approx(float(expected), rel=1e-5), statistics
+    assert float(running) != pytest.approx(float(together), rel=1e-3)
 
 
 def test_the_choice_of_pictures_is_the_seeds() -> None:
