@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from jaxfood.training.run import read_classes
 from jaxfood.training.standing import Standing, choose
 
 LINE, PLANE = 21, 11  # steps of a slice along a line, and along each side of a plane
+LOSSES = 3 * LINE + PLANE**2  # that the slices take
 ASCENT_STEPS = 5
 
 
@@ -60,8 +62,10 @@ def load_sample(images: str, config: Config, run: Path) -> Pictures:
     return pictures.subset(choose(len(pictures), config.landscape.samples, config.landscape.seed))
 
 
-def look_around(point: Point, found: Standing, config: Config) -> Surroundings:
-    """Trace, density, minimum ratio, sharpness and slices."""
+def look_around(
+    point: Point, found: Standing, config: Config, on_loss: Callable[[], Any] | None = None
+) -> Surroundings:
+    """Trace, density, minimum ratio, sharpness and slices; `on_loss` is called after each of the slices' losses."""
     settings = config.landscape
     density = spectral_density(point, settings)
     first, last = found.pairs.vectors[-1], found.pairs.vectors[0]
@@ -73,9 +77,9 @@ def look_around(point: Point, found: Standing, config: Config) -> Surroundings:
     lines = {}
     for name, (direction, reach) in directions.items():
         steps = reach * np.linspace(-1, 1, LINE)
-        lines[name] = steps, loss_slice(point, [direction], [steps])
+        lines[name] = steps, loss_slice(point, [direction], [steps], on_loss)
     axes = [_reach(point.loss, value) * np.linspace(-1, 1, PLANE) for value in found.pairs.values[[-1, 0]]]
-    plane = loss_slice(point, [first, last], axes)
+    plane = loss_slice(point, [first, last], axes, on_loss)
     return Surroundings(
         trace=trace(point, settings),
         density=density,
@@ -95,18 +99,15 @@ def planned_products(point: Point, config: Config, *, around: bool) -> int:
     return ends + settings.trace_products + settings.probes * settings.steps if around else ends
 
 
-def seconds_per_product(point: Point) -> float:
-    """Of one Hessian-vector product, once it is compiled.
+def measure_seconds(point: Point) -> tuple[float, float]:
+    """Of one Hessian-vector product and of one loss, once they are compiled.
 
     Raises:
         UserError: the loss is not finite here.
     """
     _ = point.loss
     probe = np.ones(point.size, point.dtype)
-    point.product(probe)
-    start = time.perf_counter()
-    point.product(probe)
-    return time.perf_counter() - start
+    return _second_call(lambda: point.product(probe)), _second_call(lambda: point.loss_at(probe))
 
 
 def numbers(found: Standing) -> dict[str, Any]:
@@ -129,6 +130,13 @@ def numbers(found: Standing) -> dict[str, Any]:
         "settled": found.pairs.settled,
         "products": found.pairs.products,
     }
+
+
+def _second_call(work: Callable[[], Any]) -> float:
+    work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def _reach(loss: float, eigenvalue: float) -> float:

@@ -81,10 +81,11 @@ def _checkpoint(
     _, variables, _ = load_run(arguments.run, arguments.which)
     with _Progress() as progress:
         point = make_point(config, variables, pictures, progress)
-        progress.expect(point, survey.planned_products(point, config, around=True))
+        progress.expect(point, survey.planned_products(point, config, around=True), survey.LOSSES)
         found = find_standing(point, config)
         tqdm.write(_in_words(f"{arguments.run}, {arguments.which}", found))
-        around = survey.look_around(point, found, config)
+        with tqdm(total=survey.LOSSES, desc="losses of the slices", leave=False, delay=1) as bar:
+            around = survey.look_around(point, found, config, bar.update)
     return variables, point, found, tell_point(page, f"{arguments.which} checkpoint", found, around)
 
 
@@ -149,15 +150,15 @@ class _Progress:
     def __call__(self) -> None:
         self._bar.update()
 
-    def expect(self, point: "Point", products: int) -> None:
-        """Time a product, and say what so many will take."""
-        from jaxfood.survey import seconds_per_product
+    def expect(self, point: "Point", products: int, losses: int = 0) -> None:
+        """Time a product and a loss, and say what so many will take."""
+        from jaxfood.survey import measure_seconds
 
-        seconds = seconds_per_product(point)
+        product, loss = measure_seconds(point)
         self._bar.total = point.products + products
         tqdm.write(
-            f"{point.size:,} parameters; a Hessian-vector product takes {seconds:.2g} s: about {products} of them, "
-            f"{products * seconds / 60:.2g} minutes"
+            f"{point.size:,} parameters; a Hessian-vector product takes {product:.2g} s, a loss {loss:.2g} s: about "
+            f"{products} and {losses} of them, {(products * product + losses * loss) / 60:.2g} minutes"
         )
 
 
