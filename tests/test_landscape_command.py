@@ -74,6 +74,7 @@ def test_training_measures_after_every_so_many_epochs(run: Path) -> None:
     assert all(np.isfinite(second[name]) for name in added - {"landscape_promised_decrease"})
 
 
+@pytest.mark.slow
 def test_one_checkpoint(run: Path, tiny_food: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(run), "--images", str(tiny_food / "train"), "--which", "last", *FAST])
     out = capsys.readouterr().out
@@ -105,6 +106,7 @@ def test_every_checkpoint(run: Path, tiny_food: Path, tmp_path: Path, capsys: py
     assert (tmp_path / "out" / "landscape-path.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_made_saddle_is_left_and_training_goes_on(
     saddle: Path, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -141,6 +141,7 @@ def test_plans_are_equal_work_and_where_asked_for_equal_updates(
     assert {plan: len(runs) for plan, runs in full["runs"].items()} == dict.fromkeys(plans, 2)
 
 
+@pytest.mark.slow
 def test_a_tiny_run_and_its_page(tiny_splits: None, tmp_path: Path) -> None:
     numbers = lesson.measure(small=15, large=15, epochs=2, directions=2)
     (run,), (same,) = numbers["runs"]["small"], numbers["runs"]["large"]

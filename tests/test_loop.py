@@ -142,6 +142,7 @@ def test_a_killed_run_resumes_to_the_same_run(
     assert_same_run(workdir, whole)
 
 
+@pytest.mark.slow
 def test_a_plateau_lowers_the_rate_and_a_run_killed_across_it_goes_on_the_same(
     finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
