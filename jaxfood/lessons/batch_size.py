@@ -2,20 +2,21 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxfood.config import Config, load_config
 from jaxfood.data.batches import ResidentPictures, epoch_order, steps_per_epoch
-from jaxfood.data.splits import load_splits
+from jaxfood.data.splits import Splits, load_splits
+from jaxfood.landscape import Point, filter_normalised, loss_slice
 from jaxfood.optim.losses import make_loss
 from jaxfood.page import COLOURS, LINES, Page
 from jaxfood.training.devices import make_mesh
+from jaxfood.training.standing import make_point
 from jaxfood.training.state import TrainState, init_variables, make_model
 from jaxfood.training.step import add_evaluation, add_update, loss_fn, means, zero_sums
 
@@ -66,7 +67,7 @@ def measure(
     if equal_updates:
         updates = epochs * steps_per_epoch(train.size, small)
         plans["large, equal updates"] = large, round(updates / steps_per_epoch(train.size, large))
-    trial = _Trial(config, train, valid, directions, evaluated=large)
+    trial = _Trial(config, splits, train, valid, directions, evaluated=large)
     runs = {plan: [trial.run(*of_plan, seed) for seed in seeds] for plan, of_plan in plans.items()}
     return {
         "image_size": config.data.image_size,
@@ -178,47 +179,26 @@ def _styled(runs: dict[str, Any]) -> Iterator[tuple[list[dict[str, Any]], str, s
         yield of_plan, f"{plan}: batches of {of_plan[0]['batch_size']}, {of_plan[0]['updates']} updates", colour, line
 
 
-def random_direction(key: jax.Array, params: Any) -> Any:
-    """A random direction, filter-normalised: Li et al. 2018, "Visualizing the loss landscape of neural nets".
-
-    In each filter (the last axis of a kernel counts them) it is as long as the filter itself, so that a radius means
-    the same for networks of large and small weights; biases and BatchNorm's parameters, vectors, stay.
-    """
-    leaves, tree = jax.tree.flatten(params)
-
-    def of_leaf(key: jax.Array, leaf: jax.Array) -> jax.Array:
-        if leaf.ndim == 1:
-            return jnp.zeros_like(leaf)
-        direction = jax.random.normal(key, leaf.shape, leaf.dtype)
-        return direction * (_filter_norms(leaf) / _filter_norms(direction))
-
-    keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(tree, [of_leaf(*pair) for pair in zip(keys, leaves, strict=True)])
-
-
-def _filter_norms(kernel: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.sum(jnp.square(kernel), axis=range(kernel.ndim - 1), keepdims=True))
-
-
-@jax.jit
-def _moved(key: jax.Array, params: Any, radius: jax.Array) -> Any:
-    return jax.tree.map(lambda leaf, way: leaf + radius * way, params, random_direction(key, params))
-
-
-def loss_rises(loss: Callable[[Any], float], params: Any, radii: Sequence[float], directions: int) -> np.ndarray:
-    """By how much a loss of parameters is higher at each radius along each direction: `[directions, radii]`."""
-    here = loss(params)
-    keys = jax.random.split(jax.random.key(0), directions)
-    return np.array([[loss(_moved(key, params, radius)) - here for radius in radii] for key in keys])
+def loss_rises(point: Point, radii: Sequence[float], directions: int) -> np.ndarray:
+    """By how much the loss is higher at each radius along each direction, filter-normalised: `[directions, radii]`."""
+    ways = [filter_normalised(point, seed, filter_axis=-1) for seed in range(directions)]
+    along = [loss_slice(point, [way], [(0.0, *radii)]) for way in ways]
+    return np.array([losses[1:] - losses[0] for losses in along])
 
 
 class _Trial:
     """Trains one configuration with several batch sizes and seeds, and measures what came out."""
 
     def __init__(
-        self, config: Config, train: ResidentPictures, valid: ResidentPictures, directions: int, evaluated: int
+        self,
+        config: Config,
+        splits: Splits,
+        train: ResidentPictures,
+        valid: ResidentPictures,
+        directions: int,
+        evaluated: int,
     ) -> None:
-        self.config, self.train, self.valid = config, train, valid
+        self.config, self.pictures, self.train, self.valid = config, splits.train, train, valid
         self.directions, self.evaluated = directions, evaluated
         model, loss = make_model(config.model), make_loss(config.loss, config.model.num_classes)
         self.add_evaluation = jax.jit(partial(add_evaluation, model, loss))
@@ -234,19 +214,15 @@ class _Trial:
             for batch in self.train.batches(epoch_order(seed, epoch, self.train.size), batch_size):
                 state, sums = _update(state, sums, batch)
             history.append({"train": _plain(means(sums)), "valid": self._evaluate(state.variables, self.valid)})
-        batch_stats = self._settled(state)
-
-        def evaluate(params: Any, pictures: ResidentPictures) -> dict[str, float]:
-            return self._evaluate({"params": params, "batch_stats": batch_stats}, pictures)
-
+        variables = {"params": state.params, "batch_stats": self._settled(state)}
         return {
             "batch_size": batch_size,
             "epochs": epochs,
             "updates": updates,
             "seed": seed,
             "history": history,
-            "end": {"train": evaluate(state.params, self.train), "valid": evaluate(state.params, self.valid)},
-            "rises": loss_rises(lambda p: evaluate(p, self.train)["loss"], state.params, RADII, self.directions),
+            "end": {"train": self._evaluate(variables, self.train), "valid": self._evaluate(variables, self.valid)},
+            "rises": loss_rises(make_point(config, variables, self.pictures), RADII, self.directions),
         }
 
     def _settled(self, state: TrainState) -> Any:
