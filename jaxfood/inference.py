@@ -14,8 +14,8 @@ from jaxfood.data.batches import ResidentPictures, steps_per_epoch
 from jaxfood.data.cache import UnreadablePictures, load_pictures
 from jaxfood.data.folder import PictureIndex
 from jaxfood.errors import UserError
+from jaxfood.mesh import make_mesh, on_every_device
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.training.devices import make_mesh, on_every_device
 from jaxfood.training.run import load_run
 from jaxfood.training.step import predict_logits
 

@@ -190,7 +190,7 @@ def test_an_integer_is_a_number(tmp_path: Path) -> None:
         ("train.epochs", "[8]", "an integer"),
         ("train.seed", "-1", "at least 0"),
         ("train.seed", "2147483648", "below"),
-        ("train.parallel", '"threads"', "one of: jit"),
+        ("train.parallel", '"threads"', "one of: jit, pmap"),
         ("data.skip_corrupt", "1", "true or false"),
         ("data.skip_corrupt", '"true"', "true or false"),
         ("data.root", "3", "a string"),

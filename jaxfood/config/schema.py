@@ -7,6 +7,7 @@ The defaults are the recipe of the notes (HW3, Food-11): cross-entropy, Adam 3e-
 import dataclasses
 from dataclasses import dataclass
 
+from jaxfood.config.distributed import DistributedConfig
 from jaxfood.config.landscape import LandscapeConfig
 from jaxfood.config.losses import CrossEntropy, LossConfig
 from jaxfood.config.optimizers import Adam, OptimizerConfig
@@ -40,6 +41,9 @@ class ModelConfig(Section):
     dtype: str = setting(
         "float32", "type to compute in; parameters and statistics stay float32", choices=("float32", "bfloat16")
     )
+    sync_batch_norm: bool = setting(
+        True, "BatchNorm over the global batch; false: each device over its own share, as PyTorch's DDP"
+    )
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,10 @@ class TrainConfig(Section):
     batch_size: int = setting(64, "pictures in one update, over all devices together", at_least=1)
     patience: int = setting(5, "stop when more epochs than this in a row brought no new best", at_least=0)
     seed: int = setting(6666, "seed of the first weights and of the order of pictures", at_least=0, below=2**31)
-    parallel: str = setting("jit", "how one step spans several devices", choices=("jit",))
+    accumulate: int = setting(
+        1, "compute each batch in so many parts, one after another: one update, less memory", at_least=1
+    )
+    parallel: str = setting("jit", "how one step spans several devices", choices=("jit", "pmap"))
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,7 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
     landscape: LandscapeConfig = LandscapeConfig()
     device: DeviceConfig = DeviceConfig()
+    distributed: DistributedConfig = DistributedConfig()
     logging: LoggingConfig = LoggingConfig()
 
 

@@ -1,13 +1,15 @@
 """Which pictures make up step n, padding and mask, and how they get on to the devices."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from jaxfood.data.cache import Pictures
+from jaxfood.mesh import by_rows, on_every_device
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -25,7 +27,7 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The positions and the mask of each batch of an order, from batch `start` on.
 
-    All have one shape, `batch_size` rounded up to a multiple of `multiple_of` (the number of devices), or less where
+    All have one shape, `batch_size` rounded up to a multiple of `multiple_of` (so that devices share it), or less where
     the whole order is smaller. The mask is 1 for pictures and 0 for padding.
     """
     padded_size = steps_per_epoch(min(batch_size, len(order)), multiple_of) * multiple_of
@@ -41,21 +43,32 @@ def batches(
 class ResidentPictures:
     """Pictures that lie on the devices as uint8, from which batches are gathered there."""
 
-    def __init__(self, pictures: Pictures, mesh: Mesh) -> None:
-        """Copy `pictures` to every device of `mesh`; batches are split over its axis."""
-        everywhere = NamedSharding(mesh, PartitionSpec())
+    def __init__(self, pictures: Pictures, mesh: Mesh, *, parts: int = 1, by_device: bool = False) -> None:
+        """Copy pictures to every device of a mesh.
+
+        Args:
+            pictures: those of one split.
+            mesh: its axis is what batches are split over.
+            parts: how many parts a batch must be divisible into on each device (`train.accumulate`).
+            by_device: give batches a leading axis of devices, as `pmap` takes them.
+        """
         self.size = len(pictures)
-        self.devices = mesh.size
-        self._images = jax.device_put(np.asarray(pictures.images), everywhere)
-        self._labels = jax.device_put(pictures.labels, everywhere)
-        split = NamedSharding(mesh, PartitionSpec(*mesh.axis_names))
-        self._gather = jax.jit(_gather, out_shardings=split)
+        self._multiple_of = mesh.size * parts
+        self._images = on_every_device(np.asarray(pictures.images), mesh)
+        self._labels = on_every_device(pictures.labels, mesh)
+        gather = partial(_gather, devices=mesh.size if by_device else None)
+        self._gather = jax.jit(gather, out_shardings=by_rows(mesh))
 
     def batches(self, order: np.ndarray, batch_size: int, start: int = 0) -> Iterator[dict[str, jax.Array]]:
         """The batches of an order: image uint8 `[B, H, W, 3]`, label int32 `[B]`, mask `[B]`."""
-        for positions, mask in batches(order, batch_size, start=start, multiple_of=self.devices):
+        for positions, mask in batches(order, batch_size, start=start, multiple_of=self._multiple_of):
             yield self._gather(self._images, self._labels, positions, mask)
 
 
-def _gather(images: jax.Array, labels: jax.Array, positions: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    return {"image": jnp.take(images, positions, axis=0), "label": jnp.take(labels, positions), "mask": mask}
+def _gather(
+    images: jax.Array, labels: jax.Array, positions: jax.Array, mask: jax.Array, devices: int | None
+) -> dict[str, jax.Array]:
+    batch = {"image": jnp.take(images, positions, axis=0), "label": jnp.take(labels, positions), "mask": mask}
+    if devices is not None:
+        batch = {name: rows.reshape(devices, -1, *rows.shape[1:]) for name, rows in batch.items()}
+    return batch

@@ -13,9 +13,9 @@ from jaxfood.config import Config, load_config
 from jaxfood.data.batches import ResidentPictures, epoch_order, steps_per_epoch
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.landscape import Point, filter_normalised, loss_slice
+from jaxfood.mesh import make_mesh
 from jaxfood.optim.losses import make_loss
 from jaxfood.page import COLOURS, LINES, Page
-from jaxfood.training.devices import make_mesh
 from jaxfood.training.standing import make_point
 from jaxfood.training.state import TrainState, init_variables, make_model
 from jaxfood.training.step import add_evaluation, add_update, loss_fn, means, zero_sums

@@ -20,6 +20,7 @@ class ConvBlock(nn.Module):
 
     features: int
     dtype: Dtype | None = None
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
@@ -27,7 +28,7 @@ class ConvBlock(nn.Module):
         kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        x = BatchNorm(name="norm")(conv3x3(x, kernel), conv_bias=bias, train=train, mask=mask)
+        x = BatchNorm(axis_name=self.axis_name, name="norm")(conv3x3(x, kernel), conv_bias=bias, train=train, mask=mask)
         return nn.relu(max_pool_2x2(x))
 
 
@@ -40,10 +41,13 @@ class FoodClassifier(nn.Module):
         num_classes: number of classes.
         dtype: type to compute in; None is that of images and parameters together (float32, or float64 under
             `jax.enable_x64` with float64 parameters). Statistics and logits are at least float32.
+        axis_name: mapped axis (`jax.pmap`, `jax.shard_map`) over which the batch is split; BatchNorm then takes the
+            whole batch's statistics (PyTorch's `SyncBatchNorm`). None: those of the batch that it sees.
     """
 
     num_classes: int = 11
     dtype: Dtype | None = None
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
@@ -62,7 +66,8 @@ class FoodClassifier(nn.Module):
             raise ValueError(f"images have shape {images.shape}: give [B, H, W, 3] with H and W divisible by 32")
         x = images
         for i, features in enumerate(FEATURES, start=1):
-            x = ConvBlock(features, dtype=self.dtype, name=f"block{i}")(x, train=train, mask=mask)
+            block = ConvBlock(features, dtype=self.dtype, axis_name=self.axis_name, name=f"block{i}")
+            x = block(x, train=train, mask=mask)
         x = x.reshape(x.shape[0], -1)  # height, width, channel: PyTorch flattens channel, height, width
         for i, features in enumerate(HIDDEN, start=1):
             x = nn.relu(self._dense(x, features, name=f"dense{i}"))

@@ -105,6 +105,7 @@ class BatchNorm(nn.Module):
 
     momentum: float = 0.1  # share of the batch in the running statistics (Flax counts the other share)
     epsilon: float = 1e-5
+    axis_name: str | None = None  # mapped axis over which the batch is split: its moments are the whole batch's
 
     @nn.compact
     def __call__(self, x: jax.Array, *, conv_bias: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
@@ -122,23 +123,28 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         values = x.astype(dtype)
         if train:
-            mean, var, count = _moments(values, mask)
+            mean, var, count = _moments(values, mask, self.axis_name)
             if not self.is_initializing():
                 unbiased = var * (count / jnp.maximum(count - 1, 1))
-                running_mean.value += self.momentum * (lax.stop_gradient(mean + conv_bias) - running_mean.value)
-                running_var.value += self.momentum * (lax.stop_gradient(unbiased) - running_var.value)
+                momentum = self.momentum * (count > 0)  # a batch that is all padding has nothing to say
+                running_mean.value += momentum * (lax.stop_gradient(mean + conv_bias) - running_mean.value)
+                running_var.value += momentum * (lax.stop_gradient(unbiased) - running_var.value)
         else:
             mean, var = running_mean.value - conv_bias, running_var.value
         normalised = (values - mean) * (scale * lax.rsqrt(var + self.epsilon)) + offset
         return normalised.astype(x.dtype)
 
 
-def _moments(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _moments(x: jax.Array, mask: jax.Array | None, axis_name: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean and biased variance of each channel over the unmasked pictures, and how many values that is."""
-    axes = (0, 1, 2)
+
+    def total(values: jax.Array, *axes: int) -> jax.Array:
+        here = jnp.sum(values, axes)
+        return here if axis_name is None else lax.psum(here, axis_name)
+
     weight = jnp.ones(x.shape[:1], x.dtype) if mask is None else mask.astype(x.dtype)
-    count = jnp.maximum(weight.sum() * (x.shape[1] * x.shape[2]), 1)
+    count = total(weight, 0) * (x.shape[1] * x.shape[2])
     weight = weight[:, None, None, None]
-    mean = jnp.sum(x * weight, axes) / count
-    var = jnp.sum(jnp.square(x - mean) * weight, axes) / count
+    mean = total(x * weight, 0, 1, 2) / jnp.maximum(count, 1)
+    var = total(jnp.square(x - mean) * weight, 0, 1, 2) / jnp.maximum(count, 1)
     return mean, var, count

@@ -1,35 +1,58 @@
-"""The same step on one device or many: `jit` over a mesh, the state on every device, the batch split between them."""
+"""The same step over all devices of a mesh: three forms, one result.
 
+- `jit`: one program for the whole batch; the compiler splits it as the batch is split. BatchNorm sees the global batch.
+- `jit` with `model.sync_batch_norm = false`: `jax.shard_map`, each device the step of its own share.
+- `pmap`: the same as a mapped program, the batch with a leading axis of devices. The older form, which JAX keeps for
+  programs that were written for it (https://docs.jax.dev/en/latest/migrate_pmap.html).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
-from jaxfood.config.schema import DeviceConfig
-from jaxfood.errors import UserError
+from jaxfood.config.schema import Config
+from jaxfood.mesh import AXIS, replicated
+
+Step = Callable[..., Any]  # (arrays that lie on every device, ..., batch, axis_name=...)
 
 
-def make_mesh(device: DeviceConfig) -> Mesh:
-    """A mesh of the devices that the configuration asks for, with the one axis `data`.
+def takes_rows_by_device(config: Config) -> bool:
+    """Whether batches must come as `[devices, B / devices, ...]`, as `pmap` takes them, and not as `[B, ...]`."""
+    return config.train.parallel == "pmap"
 
-    Raises:
-        UserError: fewer devices than asked for.
+
+def compile_step(step: Step, config: Config, mesh: Mesh, arguments: Sequence[Any], donate: Sequence[int] = ()) -> Step:
+    """A step compiled for the devices of a mesh.
+
+    Args:
+        step: takes arrays that lie on every device and, last, a batch; returns arrays that are then on every device.
+            With `axis_name` it sees one device's share, and sums over that axis what belongs to the whole batch.
+        config: `train.parallel` and `model.sync_batch_norm` choose the form.
+        mesh: the devices.
+        arguments: what the step will be called with; shapes are enough.
+        donate: the positions of the arguments whose memory the step may use again.
     """
-    devices = jax.devices()
-    if device.count > len(devices):
-        raise UserError(
-            f"device.count = {device.count}: there are only {len(devices)} ({devices[0].platform}); ask for fewer"
+    whole = len(arguments) - 1
+    if config.train.parallel == "pmap":
+        mapped = jax.pmap(
+            partial(step, axis_name=AXIS),
+            AXIS,
+            in_axes=(*[None] * whole, 0),
+            out_axes=None,
+            devices=list(mesh.devices.flat),
+            donate_argnums=tuple(donate),
         )
-    return Mesh(np.array(devices[: device.count or None]), ("data",))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what lies on every device of the mesh."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def on_every_device(tree: Any, mesh: Mesh) -> Any:
-    """A copy of the arrays of `tree` on every device of the mesh."""
-    return jax.tree.map(lambda leaf: jax.device_put(jnp.asarray(leaf), replicated(mesh)), tree)
+        return mapped.lower(*arguments).compile()
+    if not config.model.sync_batch_norm:
+        # check_vma would insert sums of its own beside those that the step makes.
+        step = jax.shard_map(
+            partial(step, axis_name=AXIS),
+            mesh=mesh,
+            in_specs=(*[PartitionSpec()] * whole, PartitionSpec(AXIS)),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
+    return jax.jit(step, donate_argnums=donate, out_shardings=replicated(mesh)).lower(*arguments).compile()

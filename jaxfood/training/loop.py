@@ -18,12 +18,13 @@ from jaxfood.data.batches import ResidentPictures, epoch_order, steps_per_epoch
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.errors import UserError
 from jaxfood.files import write_whole
+from jaxfood.mesh import make_mesh, on_every_device
 from jaxfood.optim import plateau
 from jaxfood.optim.losses import make_loss
 from jaxfood.optim.schedules import make_schedule
 from jaxfood.training import run
 from jaxfood.training.checkpoint import Checkpoints, Memory
-from jaxfood.training.devices import make_mesh, on_every_device, replicated
+from jaxfood.training.devices import compile_step, takes_rows_by_device
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard
 from jaxfood.training.standing import choose, find_standing, make_point, metrics_of
@@ -124,8 +125,9 @@ class _Training:
     ) -> None:
         self.config, self.workdir, self.mesh = config, workdir, mesh
         self.checkpoints, self.stop, self.watch = checkpoints, stop, watch
-        self.train = ResidentPictures(splits.train, mesh)
-        self.valid = ResidentPictures(splits.valid, mesh)
+        by_device = takes_rows_by_device(config)
+        self.train = ResidentPictures(splits.train, mesh, parts=config.train.accumulate, by_device=by_device)
+        self.valid = ResidentPictures(splits.valid, mesh, by_device=by_device)
         settings = config.landscape
         self.sample = splits.train.subset(choose(len(splits.train), settings.samples, settings.seed))
         self.memory = Memory(len(splits.train), steps_per_epoch(len(splits.train), config.train.batch_size))
@@ -166,16 +168,18 @@ class _Training:
         self.step, self.memory = step, memory
 
     def _compile(self) -> None:
-        batch_size = self.config.train.batch_size
-        everywhere = replicated(self.mesh)
-        update = jax.jit(add_update, donate_argnums=(0, 1), out_shardings=everywhere)
-        batch = next(self.train.batches(np.arange(self.train.size), batch_size))
-        self.update = update.lower(self.state, self.sums, batch).compile()
-        evaluate = jax.jit(
-            partial(add_evaluation, self.state.model, self.state.loss), donate_argnums=1, out_shardings=everywhere
-        )
-        batch = next(self.valid.batches(np.arange(self.valid.size), batch_size))
-        self.evaluate = evaluate.lower(self.state.variables, self._zero_sums(updates=False), batch).compile()
+        compile_ = partial(compile_step, config=self.config, mesh=self.mesh)
+        batch = next(self.train.batches(np.arange(self.train.size), self.config.train.batch_size))
+        self.update = compile_(add_update, arguments=(self.state, self.sums, batch), donate=(0, 1))
+        evaluation = partial(add_evaluation, self.state.model, self.state.loss)
+        batch = next(self.valid.batches(np.arange(self.valid.size), self.valid_batch_size))
+        sums = self._zero_sums(updates=False)
+        self.evaluate = compile_(evaluation, arguments=(self.state.variables, sums, batch), donate=(1,))
+
+    @property
+    def valid_batch_size(self) -> int:
+        """Any would do; a whole batch may be too large for the memory where updates are made of parts."""
+        return steps_per_epoch(self.config.train.batch_size, self.config.train.accumulate)
 
     def _zero_sums(self, *, updates: bool) -> Sums:
         return on_every_device(zero_sums(updates=updates), self.mesh)
@@ -237,9 +241,10 @@ class _Training:
 
     def _evaluate(self) -> dict[str, float]:
         sums = self._zero_sums(updates=False)
-        batch_size = self.config.train.batch_size
-        with self.logbook.bar(steps_per_epoch(self.valid.size, batch_size), "validation") as bar:
-            for done, batch in enumerate(self.valid.batches(np.arange(self.valid.size), batch_size), start=1):
+        steps = steps_per_epoch(self.valid.size, self.valid_batch_size)
+        batches = self.valid.batches(np.arange(self.valid.size), self.valid_batch_size)
+        with self.logbook.bar(steps, "validation") as bar:
+            for done, batch in enumerate(batches, start=1):
                 sums = self.evaluate(self.state.variables, sums, batch)
                 bar.update(done, partial(_read_means, sums))
         return _read_means(sums)
@@ -247,7 +252,7 @@ class _Training:
     def _standing(self) -> dict[str, float]:
         """The metrics of where the run stands, always on the same pictures; none where the loss is not finite."""
         with self.watch("landscape"):
-            variables = jax.device_put(self.state.variables, self.mesh.devices.flat[0])
+            variables = jax.tree.map(lambda leaf: leaf.addressable_data(0), self.state.variables)
             try:
                 return metrics_of(find_standing(make_point(self.config, variables, self.sample), self.config))
             except UserError as error:  # no reason to end a training

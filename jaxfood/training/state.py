@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxfood.config.schema import Config, ModelConfig
+from jaxfood.config.schema import Config, ModelConfig, TrainConfig
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.optim.losses import Loss, make_loss
 from jaxfood.optim.optimizers import make_optimizer
@@ -44,12 +44,18 @@ class TrainState(struct.PyTreeNode):
         """The state before the first update.
 
         Args:
-            config: `model`, `optimizer`, `schedule` and `loss` are read.
+            config: `model`, `optimizer`, `schedule`, `loss` and `train.accumulate` are read.
             variables: `{"params": ..., "batch_stats": ...}`; copied, so they stay valid when the state is donated.
             total_steps: updates in the whole run, for schedules that end with it.
         """
         copies = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), dict(variables))
-        relevant = Config(model=config.model, optimizer=config.optimizer, schedule=config.schedule, loss=config.loss)
+        relevant = Config(
+            model=config.model,
+            train=TrainConfig(accumulate=config.train.accumulate),
+            optimizer=config.optimizer,
+            schedule=config.schedule,
+            loss=config.loss,
+        )
         return cls(
             step=jnp.zeros([], jnp.int32),
             params=copies["params"],

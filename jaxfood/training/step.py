@@ -4,13 +4,14 @@ A batch is `{"image": [B, H, W, 3], "label": [B]}` with an optional `"mask"` `[B
 Images are uint8 (divided by 255 here, on the device) or floating-point in [0, 1].
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.optim.losses import Loss
@@ -51,6 +52,14 @@ def loss_fn(
     model: FoodClassifier, loss: Loss, params: Any, batch_stats: Any, batch: Batch
 ) -> tuple[jax.Array, tuple[Any, Sums]]:
     """Mean loss of a training batch; beside it the new running statistics and the batch's sums."""
+    _, (new_batch_stats, sums) = summed_loss(model, loss, params, batch_stats, batch)
+    return means(sums)["loss"], (new_batch_stats, sums)
+
+
+def summed_loss(
+    model: FoodClassifier, loss: Loss, params: Any, batch_stats: Any, batch: Batch
+) -> tuple[jax.Array, tuple[Any, Sums]]:
+    """The sum in place of the mean: sums of parts make the sum of the whole batch, means do not."""
     logits, new_variables = model.apply(
         {"params": params, "batch_stats": batch_stats},
         to_float(batch["image"]),
@@ -59,13 +68,66 @@ def loss_fn(
         mutable=["batch_stats"],
     )
     sums = batch_sums(loss, logits, batch)
-    return means(sums)["loss"], (new_variables["batch_stats"], sums)
+    return sums["loss"], (new_variables["batch_stats"], sums)
 
 
-def update(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
-    """One update: the new state, and the batch's sums with the gradient's norm before clipping."""
-    grad_fn = jax.grad(partial(loss_fn, state.model, state.loss), has_aux=True)
-    grads, (batch_stats, sums) = grad_fn(state.params, state.batch_stats, batch)
+def gradients(state: TrainState, batch: Batch, axis_name: str | None = None) -> tuple[Any, Any, Sums]:
+    """The mean loss's gradient, the new running statistics and the batch's sums.
+
+    With `axis_name`, `batch` is one device's share and all three are the whole batch's, by sums over that axis. If
+    BatchNorm does not see the whole batch, the running statistics are the first device's, as in PyTorch's
+    DistributedDataParallel (whose gradient is the mean of the devices' means: equal where all shares are full).
+    """
+    synchronised = axis_name is not None and state.config.model.sync_batch_norm
+    model = state.model.clone(axis_name=axis_name if synchronised else None)
+    grad_fn = jax.grad(partial(summed_loss, model, state.loss), has_aux=True)
+    accumulate = partial(_accumulate, parts=state.config.train.accumulate)
+    grads, (batch_stats, sums) = accumulate(grad_fn, state.params, state.batch_stats, batch)
+    if axis_name is not None:
+        grads, sums = lax.psum((grads, sums), axis_name)
+        if not synchronised:
+            is_first = lax.axis_index(axis_name) == 0
+            batch_stats = lax.psum(jax.tree.map(lambda leaf: leaf * is_first, batch_stats), axis_name)
+    weight = sums["weight"] + (sums["weight"] == 0)
+    return jax.tree.map(lambda leaf: leaf / weight.astype(leaf.dtype), grads), batch_stats, sums
+
+
+def _accumulate(
+    grad_fn: Callable[..., tuple[Any, tuple[Any, Sums]]], params: Any, batch_stats: Any, batch: Batch, parts: int
+) -> tuple[Any, tuple[Any, Sums]]:
+    """`grad_fn` of a batch in so many parts, one after another: the memory of one part, the sum over all.
+
+    Equal to the whole batch at once but for BatchNorm, which sees each part on its own and moves the running statistics
+    once for each, as a PyTorch loop that calls `backward` several times before `step` does.
+    """
+    if parts == 1:
+        return grad_fn(params, batch_stats, batch)
+    rows = len(batch["label"])
+    if rows % parts:
+        raise ValueError(
+            f"a batch of {rows} rows does not divide into train.accumulate = {parts} parts: pad it, with a mask"
+        )
+    # Part j takes every parts-th row: rows that lie on several devices stay where they are.
+    split = jax.tree.map(lambda leaf: leaf.reshape(-1, parts, *leaf.shape[1:]).swapaxes(0, 1), dict(batch))
+
+    def add(total: tuple[Any, tuple[Any, Sums]], part: Batch) -> tuple[tuple[Any, tuple[Any, Sums]], None]:
+        grads, (batch_stats, sums) = total
+        new_grads, (batch_stats, new_sums) = grad_fn(params, batch_stats, part)
+        return (jax.tree.map(jnp.add, grads, new_grads), (batch_stats, jax.tree.map(jnp.add, sums, new_sums))), None
+
+    first = jax.tree.map(lambda leaf: leaf[0], split)
+    shapes, (_, sums_shapes) = jax.eval_shape(grad_fn, params, batch_stats, first)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (shapes, sums_shapes))
+    total, _ = lax.scan(add, (nothing[0], (batch_stats, nothing[1])), split)
+    return total
+
+
+def update(state: TrainState, batch: Batch, axis_name: str | None = None) -> tuple[TrainState, Sums]:
+    """One update: the new state, and the batch's sums with the gradient's norm before clipping.
+
+    With `axis_name`, `batch` is one device's share of the batch: see `gradients`.
+    """
+    grads, batch_stats, sums = gradients(state, batch, axis_name)
     updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
     new_state = state.replace(
         step=state.step + 1,
@@ -99,13 +161,17 @@ def zero_sums(*, updates: bool) -> Sums:
     return {name: jnp.zeros([]) for name in names}
 
 
-def add_update(state: TrainState, sums: Sums, batch: Batch) -> tuple[TrainState, Sums]:
+def add_update(state: TrainState, sums: Sums, batch: Batch, axis_name: str | None = None) -> tuple[TrainState, Sums]:
     """One update, and the epoch's sums with those of this batch."""
-    new_state, new_sums = update(state, batch)
+    new_state, new_sums = update(state, batch, axis_name)
     return new_state, jax.tree.map(jnp.add, sums, new_sums)
 
 
-def add_evaluation(model: FoodClassifier, loss: Loss, variables: Any, sums: Sums, batch: Batch) -> Sums:
+def add_evaluation(
+    model: FoodClassifier, loss: Loss, variables: Any, sums: Sums, batch: Batch, axis_name: str | None = None
+) -> Sums:
     """The sums with those of this batch under the running statistics."""
     new_sums = batch_sums(loss, predict_logits(model, variables, batch["image"]), batch)
+    if axis_name is not None:
+        new_sums = lax.psum(new_sums, axis_name)
     return jax.tree.map(jnp.add, sums, new_sums)
