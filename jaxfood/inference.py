@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxfood.config.schema import Config, DeviceConfig
@@ -21,7 +22,12 @@ from jaxfood.training.step import predict_logits
 
 
 def predict_probabilities(
-    runs: Sequence[str | Path], index: PictureIndex, which: str | int = "best", *, progress: bool = True
+    runs: Sequence[str | Path],
+    index: PictureIndex,
+    which: str | int = "best",
+    *,
+    progress: bool = True,
+    device: DeviceConfig = DeviceConfig(),
 ) -> np.ndarray:
     """Class probabilities `[N, num_classes]` of an index's pictures, the mean over the runs.
 
@@ -32,6 +38,7 @@ def predict_probabilities(
         index: N pictures.
         which: the checkpoint of each run: "best", "last" or a step.
         progress: whether to show bars.
+        device: how many devices of this machine answer, whatever the runs were trained on.
 
     Raises:
         UserError: no such run or checkpoint, runs of different numbers of classes, pictures that cannot be read.
@@ -41,17 +48,17 @@ def predict_probabilities(
     if len(set(counts.values())) > 1:
         described = ", ".join(f"{run} has {count}" for run, count in counts.items())
         raise UserError(f"the runs differ in their number of classes: {described}; give runs of the same classes")
-    return np.mean([_probabilities(*run, index, progress) for run in loaded], axis=0)
+    mesh = make_mesh(device)
+    return np.mean([_probabilities(*run, index, mesh, progress) for run in loaded], axis=0)
 
 
 def _probabilities(
-    model: FoodClassifier, variables: dict[str, Any], config: Config, index: PictureIndex, progress: bool
+    model: FoodClassifier, variables: dict[str, Any], config: Config, index: PictureIndex, mesh: Mesh, progress: bool
 ) -> np.ndarray:
     try:
         pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir, progress=progress)
     except UnreadablePictures as error:  # every picture needs its answer: leaving some out is no mend here
         raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
-    mesh = make_mesh(DeviceConfig())  # this machine's devices, whatever the run was trained on
     resident = ResidentPictures(pictures, mesh)
     variables = on_every_device(variables, mesh)
     predict = jax.jit(partial(predict_logits, model))

@@ -13,8 +13,11 @@ from conftest import NUM_CLASSES, TRAIN_PER_CLASS
 from jaxfood.config import LOSSES, OPTIMIZERS, SCHEDULES, Config, load_config
 from jaxfood.config.losses import Focal
 from jaxfood.config.schedules import Plateau
+from jaxfood.config.schema import DeviceConfig
 from jaxfood.data import batches
+from jaxfood.data.folder import index_pictures
 from jaxfood.errors import UserError
+from jaxfood.inference import predict_probabilities
 from jaxfood.training import checkpoint, loop
 from jaxfood.training.checkpoint import Checkpoints
 from jaxfood.training.logbook import read_metrics
@@ -353,6 +356,41 @@ def test_eight_devices_train_as_one(finished: tuple[Path, Config], tmp_path: Pat
         assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
     for leaf in jax.tree.leaves(load_run(tmp_path / "run")[1]):
         assert leaf.devices() == {jax.devices()[0]}
+
+
+@pytest.mark.slow
+def test_a_run_crosses_from_eight_devices_to_one_to_four(finished: tuple[Path, Config], tmp_path: Path) -> None:
+    whole, config = finished
+    for epoch, count in enumerate((8, 1, 4), start=1):
+        there = changed(config, train={"epochs": epoch}, device={"count": count})
+        train_and_evaluate(there, tmp_path / "run", resume=epoch > 1)
+    ours, theirs = (read_metrics(run / "metrics.jsonl") for run in (tmp_path / "run", whole))
+    for found, expected in zip(ours, theirs, strict=True):
+        for name in ("train_loss", "valid_loss", "grad_norm"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-2), name
+    index = index_pictures(Path(config.data.root) / "test", labelled=False)
+    answers = [
+        predict_probabilities([tmp_path / "run"], index, progress=False, device=DeviceConfig(count=count))
+        for count in (1, 4, 8)
+    ]
+    for answer in answers[1:]:
+        np.testing.assert_allclose(answer, answers[0], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_pmap_and_parts_through_the_whole_loop(finished: tuple[Path, Config], tmp_path: Path) -> None:
+    whole, config = finished
+    base = changed(config, train={"epochs": 1, "parallel": "pmap"}, device={"count": 4})
+    train_and_evaluate(base, tmp_path / "pmap")
+    train_and_evaluate(changed(base, train={"accumulate": 2}), tmp_path / "parts")
+    pmapped, parts, theirs = (
+        read_metrics(run / "metrics.jsonl")[0] for run in (tmp_path / "pmap", tmp_path / "parts", whole)
+    )
+    for name in ("train_loss", "valid_loss", "grad_norm"):
+        assert pmapped[name] == pytest.approx(theirs[name], rel=1e-3), name
+    # BatchNorm sees half of each batch: near, and not equal.
+    assert parts["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.2)
+    assert parts["train_loss"] != pytest.approx(theirs["train_loss"], rel=1e-4)
 
 
 def test_tensorboard_gets_the_scalars(finished: tuple[Path, Config], tmp_path: Path) -> None:
