@@ -1,9 +1,12 @@
-"""The same step over all devices of a mesh: three forms, one result.
+"""The same step over all devices of a mesh, in two forms with one result.
 
-- `jit`: one program for the whole batch; the compiler splits it as the batch is split. BatchNorm sees the global batch.
-- `jit` with `model.sync_batch_norm = false`: `jax.shard_map`, each device the step of its own share.
+- `jit`: arrays with NamedShardings on the mesh, the step of each device's share by `jax.shard_map`. Not left to the
+  compiler's own partitioning, which on CPU gathers activations where kernel gradients loop over groups of pictures.
 - `pmap`: the same as a mapped program, the batch with a leading axis of devices. The older form, which JAX keeps for
   programs that were written for it (https://docs.jax.dev/en/latest/migrate_pmap.html).
+
+In both, what belongs to the whole batch is a sum over the axis of devices: gradients, metrics, and with
+`model.sync_batch_norm` BatchNorm's moments.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +33,7 @@ def compile_step(step: Step, config: Config, mesh: Mesh, arguments: Sequence[Any
     Args:
         step: takes arrays that lie on every device and, last, a batch; returns arrays that are then on every device.
             With `axis_name` it sees one device's share, and sums over that axis what belongs to the whole batch.
-        config: `train.parallel` and `model.sync_batch_norm` choose the form.
+        config: `train.parallel` chooses the form.
         mesh: the devices.
         arguments: what the step will be called with; shapes are enough.
         donate: the positions of the arguments whose memory the step may use again.
@@ -46,7 +49,7 @@ def compile_step(step: Step, config: Config, mesh: Mesh, arguments: Sequence[Any
             donate_argnums=tuple(donate),
         )
         return mapped.lower(*arguments).compile()
-    if not config.model.sync_batch_norm:
+    if mesh.size > 1:
         # check_vma would insert sums of its own beside those that the step makes.
         step = jax.shard_map(
             partial(step, axis_name=AXIS),
