@@ -1,0 +1,253 @@
+"""jaxfood against PyTorch on one GPU: images per second of whole updates, share of the chip's peak, peak memory.
+
+    python scripts/benchmark_gpu.py [--batch_sizes 64,256,1024] [--only jaxfood,compile] [--layers]
+
+An update is forward, backward, clipping and Adam on pictures that lie on the device as bytes and are gathered there.
+Each variant computes in a process of its own and they take turns, in as many rounds as `--rounds` says; the host waits
+for the device at the end of each block of steps only. The median of the blocks is printed, after a warm-up.
+
+Where there is no GPU everything runs once, small, so that it can be tested; no speed is then reported.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from measuring import alone, versions
+
+try:
+    import torch
+    from gpu_layers import measure_layers
+    from gpu_updates import Measurement, Setting, Variant, measure
+except ModuleNotFoundError as error:
+    sys.exit(f"{error.name} is missing, and the comparison is with PyTorch: pip install torch")
+
+from jaxfood import cli
+from jaxfood.model.classifier import FEATURES, HIDDEN
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TARGET = 1.3  # times the best form of PyTorch
+NOT_MEASURED = "not measured"
+VARIANTS = (
+    Variant("jaxfood", "float32"),
+    Variant("jaxfood", "bfloat16"),
+    Variant("PyTorch", "float32", "eager"),
+    Variant("PyTorch", "bfloat16", "eager"),
+    Variant("PyTorch", "float32", "default"),
+    Variant("PyTorch", "bfloat16", "default"),
+    Variant("PyTorch", "bfloat16", "reduce-overhead"),
+    Variant("PyTorch", "bfloat16", "max-autotune"),
+    Variant("PyTorch", "bfloat16", "default", gather=False),
+    Variant("PyTorch", "bfloat16", "max-autotune", gather=False),
+)
+LAYER_VARIANTS = VARIANTS[:4]
+
+# Dense TFLOP/s of the matrix units in bfloat16 and TF32, by the beginning of the device's name. Sources: NVIDIA's data
+# sheets of H100, H200, A100 and L4 (some print twice these figures, which hold for sparse matrices); of RTX 4090 its
+# white paper on the Ada architecture (accumulation in float32).
+PEAKS = {
+    "NVIDIA H200": {"bfloat16": 989, "float32": 495},
+    "NVIDIA H100 PCIe": {"bfloat16": 756, "float32": 378},
+    "NVIDIA H100 80GB HBM3": {"bfloat16": 989, "float32": 495},
+    "NVIDIA A100": {"bfloat16": 312, "float32": 156},
+    "NVIDIA L4": {"bfloat16": 121, "float32": 60},
+    "NVIDIA GeForce RTX 4090": {"bfloat16": 165, "float32": 83},
+}
+
+
+class Results(NamedTuple):
+    """What the variants gave at one batch size: a measurement a round, or what went wrong."""
+
+    setting: Setting
+    measured: dict[Variant, list[Measurement]]
+    failed: dict[Variant, RuntimeError]
+
+    @property
+    def device(self) -> str:
+        return next((m[0].device for m in self.measured.values()), self.setting.device)
+
+    def images_per_second(self, variant: Variant) -> float:
+        seconds = [s for measurement in self.measured[variant] for s in measurement.seconds]
+        return self.setting.batch_size / statistics.median(seconds)
+
+    def best(self, framework: str) -> Variant | None:
+        """The fastest variant of a framework."""
+        own = [variant for variant in self.measured if variant.framework == framework]
+        return max(own, key=self.images_per_second, default=None)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parse(argv)
+    variants = [variant for variant in VARIANTS if any(text in variant.name for text in arguments.only)]
+    print(f"{versions()}\n{arguments.image_size} px, {arguments.pictures} pictures on the device", flush=True)
+    failed = False
+    with tempfile.TemporaryDirectory() as compiled:  # what the first round compiles, for the later ones
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", compiled)
+        for size in arguments.batch_sizes:
+            sizes = (size, arguments.image_size, arguments.pictures, arguments.steps, arguments.blocks)
+            setting = Setting(arguments.device, *sizes)
+            if arguments.layers:
+                failed |= not compare_layers(setting)
+            else:
+                results = compare(variants, setting, arguments.rounds)
+                print("\n".join(["", *report(results)]), flush=True)
+                failed |= bool(results.failed)
+    if failed:
+        sys.exit(1)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; what is not given is small where there is no GPU."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    small = device == "cpu"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch_sizes", type=numbers, default=(4,) if small else (64, 256, 1024))
+    parser.add_argument("--image_size", type=int, default=32 if small else 128, help="divisible by 32")
+    parser.add_argument("--pictures", type=int, default=16 if small else 9866, help="on the device (Food-11: 9866)")
+    parser.add_argument("--steps", type=int, default=2 if small else 20, help="in a block")
+    parser.add_argument("--blocks", type=int, default=1 if small else 7, help="in a round")
+    parser.add_argument("--rounds", type=int, default=1 if small else 2)
+    parser.add_argument("--only", type=words, default=("",), help="variants whose name holds one of these words")
+    parser.add_argument("--layers", action="store_true", help="time each block of the network alone instead")
+    parser.set_defaults(device=device)
+    arguments = parser.parse_args(argv)
+    positive = (*arguments.batch_sizes, arguments.image_size, arguments.steps, arguments.blocks, arguments.rounds)
+    if min(positive) < 1 or arguments.image_size % 32:
+        parser.error("give positive numbers, and an --image_size divisible by 32")
+    if arguments.pictures < max(arguments.batch_sizes):
+        parser.error(f"--pictures {arguments.pictures} is less than a batch")
+    if not any(text in variant.name for variant in VARIANTS for text in arguments.only):
+        parser.error(f"--only {','.join(arguments.only)}: there are {'; '.join(v.name for v in VARIANTS)}")
+    return arguments
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def compare(variants: Sequence[Variant], setting: Setting, rounds: int) -> Results:
+    """Measure the variants in turns, each time in a new process. One that fails is not tried again."""
+    results = Results(setting, {}, {})
+    for number in range(1, rounds + 1):
+        for variant in variants:
+            if variant in results.failed:
+                continue
+            print(f"batch {setting.batch_size}, round {number}: {variant.name}", file=sys.stderr, flush=True)
+            result = attempt(measure, variant, setting)
+            if isinstance(result, RuntimeError):
+                results.measured.pop(variant, None)
+                results.failed[variant] = result
+            else:
+                results.measured.setdefault(variant, []).append(result)
+    return results
+
+
+def attempt(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T | RuntimeError:
+    """`function(...)` in a new process; or, printed too, what the device or a compiler had against it."""
+    try:
+        return alone(function, *arguments, **keywords)
+    except RuntimeError as error:  # JAX's and PyTorch's for memory that ran out and for failed compilation
+        traceback.print_exception(error)
+        return error
+
+
+def report(results: Results) -> list[str]:
+    """The table of one batch size, and whether the target is met."""
+    setting = results.setting
+    lines = [
+        f"batch {setting.batch_size} on {results.device}: median of the blocks of {setting.steps} updates",
+        "",
+        "| update | images/s | of the peak | peak memory | to the best PyTorch | first loss |",
+        "|---|---|---|---|---|---|",
+    ]
+    for variant in (*results.measured, *results.failed):
+        lines.append(f"| {' | '.join([variant.name, *cells(results, variant)])} |")
+    return [*lines, "", verdict(results), *warnings(results)]
+
+
+def cells(results: Results, variant: Variant) -> list[str]:
+    """A row of the table, after the name."""
+    if variant in results.failed:
+        return [f"failed: {type(results.failed[variant]).__name__}"] + [""] * 4
+    measurements = results.measured[variant]
+    loss = f"{measurements[0].first_loss:.4f}"
+    if results.setting.device != "cuda":
+        return [NOT_MEASURED] * 4 + [loss]
+    rate, best = results.images_per_second(variant), results.best("PyTorch")
+    memory = min(m.peak_bytes for m in measurements) / 2**30  # JAX's first round holds what compilation tried too
+    return [
+        f"{rate:.0f}",
+        share_of_peak(results.device, variant.dtype, rate, results.setting.image_size),
+        f"{memory:.2f} GiB",
+        f"{rate / results.images_per_second(best):.2f}" if best else NOT_MEASURED,
+        loss,
+    ]
+
+
+def verdict(results: Results) -> str:
+    """Whether jaxfood's fastest variant meets the target."""
+    target = f"target, {TARGET} times the best PyTorch"
+    ours, theirs = results.best("jaxfood"), results.best("PyTorch")
+    if results.setting.device != "cuda" or ours is None or theirs is None:
+        return f"{target}: {NOT_MEASURED}"
+    ratio = results.images_per_second(ours) / results.images_per_second(theirs)
+    met = "met" if ratio >= TARGET else "missed"
+    return f"{target}: {met} ({ours.name} is {ratio:.2f} times {theirs.name})"
+
+
+def warnings(results: Results) -> list[str]:
+    """That the variants do not do the same work, where it shows: all begin from equal weights and pictures."""
+    losses = [measurements[0].first_loss for measurements in results.measured.values()]
+    if not losses or max(losses) - min(losses) <= 0.01 * max(losses):
+        return []
+    return ["the first losses differ by more than 1 %: something is computed wrongly, and the ratios mean nothing"]
+
+
+def share_of_peak(device: str, dtype: str, images_per_second: float, image_size: int) -> str:
+    """Model FLOP/s over the chip's dense peak."""
+    peak = next((peaks[dtype] for name, peaks in PEAKS.items() if device.startswith(name)), None)
+    return "unknown" if peak is None else f"{images_per_second * update_flops(image_size) / (peak * 1e12):.1%}"
+
+
+def update_flops(image_size: int, num_classes: int = 11) -> int:
+    """Operations of an update for one picture: three times the forward products (Chowdhery et al. 2022, PaLM, app. B).
+
+    A multiplication and an addition are two; normalising, pooling and the optimizer are not counted.
+    """
+    forward, features_in, pixels = 0, 3, image_size**2
+    for features in FEATURES:
+        forward += 2 * 9 * features_in * features * pixels
+        features_in, pixels = features, pixels // 4
+    features_in *= pixels
+    for features in (*HIDDEN, num_classes):
+        forward += 2 * features_in * features
+        features_in = features
+    return 3 * forward
+
+
+def compare_layers(setting: Setting) -> bool:
+    """Print the milliseconds of each block alone; whether all could be measured."""
+    columns = {variant: attempt(measure_layers, variant, setting) for variant in LAYER_VARIANTS}
+    measured = {variant: seconds for variant, seconds in columns.items() if not isinstance(seconds, RuntimeError)}
+    print(f"\nbatch {setting.batch_size} on {setting.device}, milliseconds of each block alone, median\n")
+    print(f"| block | {' | '.join(variant.name for variant in measured)} |\n|---|{'---|' * len(measured)}")
+    for block in next(iter(measured.values()), {}):
+        times = [f"{1e3 * seconds[block]:.3f}" for seconds in measured.values()]
+        row = times if setting.device == "cuda" else [NOT_MEASURED] * len(times)
+        print(f"| {block} | {' | '.join(row)} |", flush=True)
+    return len(measured) == len(columns)
+
+
+if __name__ == "__main__":
+    cli.run(main)
