@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from jaxfood import processes
+from jaxfood.config.distributed import AUTO, DistributedConfig
 from jaxfood.config.schema import SECTIONS, Config, DeviceConfig
 from jaxfood.config.settings import describe
 from jaxfood.config.sources import VARIANTS, Source, read_texts, variants_of
@@ -54,22 +56,34 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
-    """Run a command and leave with its exit status: 0, or 2 and one plain line for a mistake of the user's."""
+    """Run a command and leave with its exit status: 0, or 2 and one plain line for a mistake of the user's.
+
+    Where it is one of several processes, those end too: with the same status if the same happened to them, else with
+    `links.LOST`.
+    """
+    status, reason = 0, ""
     try:
         main(None)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        status, reason = USER_ERROR, f"error: {error}"
     except KeyboardInterrupt as interrupt:
-        print(f"interrupted{interrupt}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        status, reason = INTERRUPTED, f"interrupted{interrupt}"
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+    except Exception:
+        processes.wait_for_news()
+        raise
+    if status:
+        print(reason, file=sys.stderr)
+        processes.leave(status, reason)
+    sys.exit(status)
 
 
-def set_up_jax(device: DeviceConfig) -> None:
-    """Choose the platform and the place of compiled steps. For commands; the library leaves JAX's settings alone."""
+def set_up_jax(device: DeviceConfig, distributed: DistributedConfig | None = None) -> None:
+    """Choose the platform and the place of compiled steps, and join the other processes, if any.
+
+    For commands; the library leaves JAX's settings alone.
+    """
     import jax
 
     from jaxfood.data.cache import default_cache_dir
@@ -78,11 +92,17 @@ def set_up_jax(device: DeviceConfig) -> None:
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(device.platform, device.platform))
     if device.compilation_cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
+    if distributed is not None:
+        processes.start(distributed)
     try:
         jax.devices()
     except (RuntimeError, AssertionError):  # what JAX raises depends on which platforms it was installed for
         where = device.platform or os.environ.get("JAX_PLATFORMS", "")
         raise UserError(f"JAX finds no {where} device here; set another device.platform, or leave it empty") from None
+    if distributed is not None and jax.process_count() > processes.count():
+        raise UserError(
+            f"this is one of {jax.process_count()} workers of a TPU pod: set distributed.coordinator = {AUTO}"
+        )
 
 
 def _settings_of(section: str) -> dict[str, dict[str, dataclasses.Field]]:

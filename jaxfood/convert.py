@@ -10,6 +10,7 @@ from jaxfood import cli
 from jaxfood.config import sources
 from jaxfood.config.schema import Config, DeviceConfig
 from jaxfood.errors import UserError
+from jaxfood.files import to_path
 
 if TYPE_CHECKING:
     from jaxfood.training.torch_optimizer import TorchOptimizer
@@ -37,7 +38,7 @@ def from_torch(argv: Sequence[str]) -> None:
         "`optimizer` state dicts the run takes the optimizer's settings and goes on with its moments.",
     )
     parser.add_argument("weights", metavar="FILE", type=Path, help=f"a state dict or a training checkpoint: {FORMATS}")
-    parser.add_argument("run", metavar="RUN", type=Path, help="the new run's directory")
+    parser.add_argument("run", metavar="RUN", type=to_path, help="the new run's directory")
     parser.add_argument("--config", help="the run's other settings: a TOML file or a recipe")
     parser.add_argument("--weights_only", action="store_true", help="begin with a fresh optimizer, of any settings")
     arguments, flags = parser.parse_with_settings(argv)
@@ -106,7 +107,7 @@ def _of_optimizer(config: Config, optimizer: "TorchOptimizer | None") -> str:
 def to_torch(argv: Sequence[str]) -> None:
     """Write a run's weights, and its optimizer if asked for, for PyTorch."""
     parser = cli.Parser("convert to-torch", "Write a run's weights as a PyTorch state dict, or a training checkpoint.")
-    parser.add_argument("run", metavar="RUN", type=Path, help="work directory of a training")
+    parser.add_argument("run", metavar="RUN", type=to_path, help="work directory of a training")
     parser.add_argument("weights", metavar="FILE", type=Path, help=f"the new file: {FORMATS}")
     parser.add_argument(
         "--which", metavar="best|last|STEP", help="which checkpoint (default: best; with_optimizer: last)"

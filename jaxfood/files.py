@@ -1,14 +1,184 @@
-"""Files that are written whole or not at all."""
+"""Paths that a user names, on this machine or in a bucket of Google Cloud Storage (gs://), and files written whole.
 
+A bucket's path is etils' `epath.Path`, as in Orbax: pathlib's methods, by way of gcsfs. What differs there stands here:
+a bucket has no folders but those of its files' names, nothing can be appended to its files, and every question is a
+request over the network.
+"""
+
+import functools
+import importlib.util
+import logging
 import os
+import re
+import shutil
+import time
 from pathlib import Path
+from typing import Any, Protocol, cast
+
+from jaxfood.errors import UserError
+
+_SECONDS_BETWEEN_WRITES = 10.0  # a bucket refuses more than one write of a file a second
+
+
+def to_path(path: str | Path) -> Path:
+    """The path that a user named; that of a bucket only if the bucket is within reach.
+
+    Raises:
+        UserError: another service than gs://, gcsfs is not installed, no such bucket, or no permission to list it.
+    """
+    text = os.fspath(path)
+    if text.startswith("gs:/"):  # pathlib leaves a single slash
+        return _in_bucket(text.removeprefix("gs:").strip("/"))
+    if re.match(r"\w+://", text):
+        raise UserError(f"{text}: of paths with :// only gs://BUCKET/... can be read and written")
+    return Path(path)
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a path is in a bucket."""
+    return os.fspath(path).startswith("gs://")
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root on; a bucket's is so already, and etils would put the current directory before it."""
+    return path if is_remote(path) else path.absolute()
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A file's content; of a bucket's in one request, where etils makes three."""
+    return _filesystem().cat_file(os.fspath(path)) if is_remote(path) else Path(path).read_bytes()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file (text as UTF-8) beside its place and move it there, so that no reader ever sees half of it."""
+    """Write a file (text as UTF-8) so that no reader ever sees half of it: beside its place, then moved there.
+
+    A bucket shows a file only once it is whole.
+    """
+    encoded = content.encode() if isinstance(content, str) else content
+    if is_remote(path):
+        try:
+            _filesystem().pipe_file(os.fspath(path), encoded)
+        except Exception as error:  # of gcsfs' own kinds, some of them no OSError
+            raise OSError(_reason(error)) from error
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(encoded)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that it holds, if it is there."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif is_remote(path):
+        cast(Any, path).rmtree()
+    else:
+        shutil.rmtree(path)
+
+
+def list_bucket(folder: Path) -> dict[str, str]:
+    """Every file of a bucket below a folder, and its version, which changes when it is written.
+
+    One request tells a thousand files. Names are relative to `folder`; a file named as `folder` itself has the name "".
+    """
+    top = os.fspath(folder).removeprefix("gs://")
+    found = _filesystem().find(top, detail=True)
+    return {name.removeprefix(top).lstrip("/"): f"{info['size']} {info['generation']}" for name, info in found.items()}
+
+
+class Lines(Protocol):
+    """A text file that grows by lines."""
+
+    def add(self, line: str) -> None:
+        """Add a line at the end."""
+
+    def flush(self) -> None:
+        """See that all lines are written."""
+
+
+def open_lines(path: Path) -> Lines:
+    """A text file to go on with, new or not."""
+    return _BucketLines(path) if is_remote(path) else _FileLines(path)
+
+
+class _FileLines:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, line: str) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def flush(self) -> None:
+        pass
+
+
+class _BucketLines:
+    """Keeps the text, and writes it anew now and then."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._text = read_bytes(path).decode() if path.exists() else ""
+        self._written = self._text
+        self._last_write = -_SECONDS_BETWEEN_WRITES
+
+    def add(self, line: str) -> None:
+        self._text += line + "\n"
+        if time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._text != self._written:
+            write_whole(self._path, self._text)
+            self._written, self._last_write = self._text, time.monotonic()
+
+
+def _in_bucket(name: str) -> Path:
+    """The path gs://`name`."""
+    if not name:
+        raise UserError("gs:// names no bucket: write gs://BUCKET/...")
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UserError(f"gs://{name} needs gcsfs: pip install 'jaxfood[gs]'")
+    _check_reachable(name.partition("/")[0])
+    from etils import epath
+
+    return cast(Path, epath.Path(f"gs://{name}"))
+
+
+@functools.cache
+def _check_reachable(bucket: str) -> None:
+    try:
+        _filesystem().find(bucket, prefix="a name that nothing has")
+    except FileNotFoundError:
+        make = f"gcloud storage buckets create gs://{bucket}"
+        raise UserError(f"there is no bucket gs://{bucket}: check its name, or make it ({make})") from None
+    except Exception as error:  # gcsfs, google-auth and aiohttp have each their own
+        raise UserError(
+            f"gs://{bucket} cannot be reached ({_reason(error)}): check the network, and that you are logged in "
+            "(gcloud auth application-default login) as somebody who may read and write there"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    return ": ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
+
+
+@functools.cache
+def _filesystem() -> Any:
+    """gcsfs, after settings that etils' and so Orbax' own use of it needs too."""
+    # Where TensorFlow is installed etils would go through it, and TensorFlow takes a GPU's memory.
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    # Or gcsfs asks another service which kind each bucket is, and complains where that is not allowed.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    # Both log, with tracebacks, what they raise too.
+    for name in ("gcsfs", "google.auth"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    import fsspec
+
+    # TensorStore, which writes Orbax' arrays, and other processes change a bucket unseen by gcsfs: no old listings.
+    fsspec.config.conf.setdefault("gs", {}).setdefault("use_listings_cache", False)
+    return fsspec.filesystem("gs")

@@ -45,7 +45,7 @@ def write_submission(path: Path, ids: Sequence[str], categories: Sequence[int]) 
     try:
         write_whole(path, text.getvalue())
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give another --out") from None
+        raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from None
 
 
 def _is_number(stem: str) -> bool:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxfood import cli
+from jaxfood import cli, processes
 from jaxfood.config import sources
 from jaxfood.errors import UserError
+from jaxfood.files import to_path
 
 DESCRIPTION = """Train an image classifier on a folder of pictures. Without --config and without any --data setting the
 demo recipe is taken: drawn pictures, no download. Settings not given keep the recipe's values."""
@@ -15,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, print."""
     parser = cli.Parser("train", DESCRIPTION)
     parser.add_argument("--config", help=f"a TOML file, or a recipe: {', '.join(sources.recipes())}")
-    parser.add_argument("--workdir", type=Path, help="the run's directory (default: the next free runs/NAME-N)")
+    parser.add_argument("--workdir", type=to_path, help="the run's directory (default: the next free runs/NAME-N)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
     how.add_argument("--overwrite", action="store_true", help="replace the run in --workdir")
@@ -36,12 +37,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = [] if recipe is None else [sources.read_toml(sources.find_config(recipe))]
     config = sources.merge(*earlier, *given, flags)
 
-    cli.set_up_jax(config.device)
+    cli.set_up_jax(config.device, config.distributed)
     from jaxfood.training.loop import train_and_evaluate
     from jaxfood.training.run import next_workdir
 
     if workdir is None:
-        workdir = next_workdir(Path(recipe).stem if recipe else "run")
+        first, *_ = processes.share(str(next_workdir(Path(recipe).stem if recipe else "run")))
+        workdir = Path(first)
     train_and_evaluate(config, workdir, resume=arguments.resume, overwrite=arguments.overwrite)
 
 

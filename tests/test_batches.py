@@ -95,7 +95,7 @@ def test_resident_pictures_gather_batches_on_the_devices(devices: int) -> None:
     order = epoch_order(0, 0, 21)
     seen = []
     for batch in resident.batches(order, 12):
-        assert batch.keys() == {"image", "label", "mask"}
+        assert batch.keys() == {"image", "label", "mask", "position"}
         size = 12 if devices == 1 else 16
         assert (batch["image"].shape, batch["image"].dtype) == ((size, 4, 4, 3), np.uint8)
         assert (batch["label"].shape, batch["label"].dtype) == ((size,), np.int32)
@@ -106,6 +106,7 @@ def test_resident_pictures_gather_batches_on_the_devices(devices: int) -> None:
         kept = np.asarray(batch["mask"]) == 1
         labels = np.asarray(batch["label"])[kept]
         np.testing.assert_array_equal(np.asarray(batch["image"])[kept], food.images[labels - 100])
+        np.testing.assert_array_equal(np.asarray(batch["position"])[kept], labels - 100)
         seen.extend(labels - 100)
     np.testing.assert_array_equal(seen, order)
     rest = [np.asarray(batch["label"]) for batch in resident.batches(order, 12, start=1)]

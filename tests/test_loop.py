@@ -18,7 +18,7 @@ from jaxfood.data import batches
 from jaxfood.data.folder import index_pictures
 from jaxfood.errors import UserError
 from jaxfood.inference import predict_probabilities
-from jaxfood.training import checkpoint, loop
+from jaxfood.training import checkpoint, epochs
 from jaxfood.training.checkpoint import Checkpoints
 from jaxfood.training.logbook import read_metrics
 from jaxfood.training.loop import train_and_evaluate
@@ -134,8 +134,8 @@ def test_a_killed_run_resumes_to_the_same_run(
             raise Killed
 
         # Dies in the second epoch's evaluation: the epoch's updates are done, nothing of its end is saved.
-        evaluate = loop._Training._evaluate
-        patch.setattr(loop._Training, "_evaluate", lambda self: die() if self.step == 6 else evaluate(self))
+        evaluate = epochs.Training._evaluate
+        patch.setattr(epochs.Training, "_evaluate", lambda self: die() if self.step == 6 else evaluate(self))
         with pytest.raises(Killed):
             train_and_evaluate(config, workdir)
     assert steps(workdir)[-1] == (4 if every else 3)
@@ -164,8 +164,8 @@ def test_a_plateau_lowers_the_rate_and_a_run_killed_across_it_goes_on_the_same(
         def die(*_: Any) -> None:
             raise Killed
 
-        evaluate = loop._Training._evaluate
-        patch.setattr(loop._Training, "_evaluate", lambda self: die() if self.step == 12 else evaluate(self))
+        evaluate = epochs.Training._evaluate
+        patch.setattr(epochs.Training, "_evaluate", lambda self: die() if self.step == 12 else evaluate(self))
         with pytest.raises(Killed):
             train_and_evaluate(config, workdir)
     assert steps(workdir)[-1] == 9
@@ -193,8 +193,8 @@ def test_every_choice_trains_with_its_defaults_and_resumes(
         def die(*_: Any) -> None:
             raise Killed
 
-        evaluate = loop._Training._evaluate
-        patch.setattr(loop._Training, "_evaluate", lambda self: die() if self.step == 6 else evaluate(self))
+        evaluate = epochs.Training._evaluate
+        patch.setattr(epochs.Training, "_evaluate", lambda self: die() if self.step == 6 else evaluate(self))
         with pytest.raises(Killed):
             train_and_evaluate(config, tmp_path / "killed")
     summary = train_and_evaluate(config, tmp_path / "killed", resume=True)
@@ -224,7 +224,7 @@ def test_metrics_of_a_safe_checkpoint_are_not_lost(
         def die(*_: Any) -> None:
             raise Killed
 
-        patch.setattr(loop.Logbook, "metrics", die)  # the checkpoint is whole, its line is not yet written
+        patch.setattr(epochs.Logbook, "metrics", die)  # the checkpoint is whole, its line is not yet written
         with pytest.raises(Killed):
             train_and_evaluate(config, workdir)
     assert not read_metrics(workdir / "metrics.jsonl")
@@ -237,14 +237,14 @@ def test_metrics_are_written_only_when_their_checkpoint_is_whole(
 ) -> None:
     _, config = finished
     workdir = tmp_path / "run"
-    write = loop.Logbook.metrics
+    write = epochs.Logbook.metrics
 
     def check(self: Any, record: dict[str, Any]) -> None:
         with Checkpoints(workdir) as checkpoints:
             assert checkpoints.find(record["step"]) == record["step"]
         write(self, record)
 
-    monkeypatch.setattr(loop.Logbook, "metrics", check)
+    monkeypatch.setattr(epochs.Logbook, "metrics", check)
     train_and_evaluate(changed(config, train={"epochs": 1}), workdir)
     assert len(read_metrics(workdir / "metrics.jsonl")) == 1
 
@@ -323,7 +323,7 @@ def test_early_stopping_and_the_first_of_equal_bests(
 ) -> None:
     _, config = finished
     accuracies = iter([0.25, 0.5, 0.5, 0.25, 0.5, 0.75])
-    monkeypatch.setattr(loop._Training, "_evaluate", lambda self: {"loss": 1.0, "accuracy": next(accuracies)})
+    monkeypatch.setattr(epochs.Training, "_evaluate", lambda self: {"loss": 1.0, "accuracy": next(accuracies)})
     workdir = tmp_path / "run"
     summary = train_and_evaluate(changed(config, train={"epochs": 9, "patience": 2}), workdir)
     assert (summary["best_epoch"], summary["best_accuracy"], summary["epochs"]) == (2, 0.5, 5)
@@ -407,3 +407,19 @@ def test_the_library_door_and_json(finished: tuple[Path, Config]) -> None:
     workdir, config = finished
     summary = jaxfood.train_and_evaluate(config, workdir, resume=True)
     assert json.loads(json.dumps(summary))["best_epoch"] == summary["best_epoch"]
+
+
+@pytest.mark.slow
+def test_augmentation_changes_the_training_alone_and_no_number_of_devices_changes_it(
+    finished: tuple[Path, Config], tmp_path: Path
+) -> None:
+    whole, config = finished
+    augmented = changed(config, augment={"flip": True, "crop": 4}, train={"epochs": 2})
+    for count in (1, 8):
+        train_and_evaluate(changed(augmented, device={"count": count}), tmp_path / f"on{count}")
+    plain, on_one, on_eight = (
+        read_metrics(run / "metrics.jsonl")[:2] for run in (whole, tmp_path / "on1", tmp_path / "on8")
+    )
+    assert on_one[0]["train_loss"] != pytest.approx(plain[0]["train_loss"], rel=1e-4)
+    for one, eight in zip(on_one, on_eight, strict=True):
+        assert eight["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)

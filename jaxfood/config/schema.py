@@ -21,15 +21,37 @@ class DataConfig(Section):
 
     section = "data"
     source: str = setting(
-        "folder", "where pictures come from: drawn ones or a folder of yours", choices=("demo", "folder")
+        "folder",
+        "where pictures come from: drawn ones, a folder of yours, or a data set prepared by TFDS (NAME, NAME/CONFIG, "
+        "NAME:1.2.3)",
+        choices=("demo", "folder", "tfds:NAME"),
     )
-    root: str = setting("", "the folder that holds the split folders")
-    train: str = setting("train", "training pictures: a folder (or .txt list) under root; several joined by +")
-    valid: str = setting("valid", "validation pictures: a folder (or .txt list) under root; several joined by +")
+    root: str = setting("", "the folder that holds the split folders; tfds: its data_dir, empty for TFDS's own")
+    train: str = setting(
+        "train",
+        "training pictures: a folder (or .txt list) under root, several joined by +; tfds: a split such as train[:90%]",
+    )
+    valid: str = setting("valid", "validation pictures, named as those of data.train")
     image_size: int = setting(128, "height and width in pixels after resizing", at_least=32, multiple_of=32)
     fraction: float = setting(1.0, "share of each class's training pictures that is used", above=0, at_most=1)
     skip_corrupt: bool = setting(False, "leave out pictures that cannot be read instead of stopping")
+    resident: bool = setting(
+        True,
+        "keep all pictures on every device; false, and always for tfds: read each batch from disk "
+        "(needs the extra: jaxfood[streaming])",
+    )
     cache_dir: str = setting("", "where decoded pictures are kept; empty: $XDG_CACHE_HOME/jaxfood or ~/.cache/jaxfood")
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Section):
+    """Random changes of the training pictures, anew in each epoch; none by default, as in the notes."""
+
+    section = "augment"
+    flip: bool = setting(False, "mirror half of the pictures left to right (RandomHorizontalFlip)")
+    crop: int = setting(
+        0, "pad by so many mirrored pixels and cut the old size out at random (RandomCrop); 0: no", at_least=0, below=32
+    )
 
 
 @dataclass(frozen=True)
@@ -94,6 +116,7 @@ class Config:
     """All settings of a run, checked. `dataclasses.replace` makes a changed copy."""
 
     data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = Adam()

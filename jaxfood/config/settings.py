@@ -11,7 +11,7 @@ _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a s
 
 @dataclasses.dataclass(frozen=True)
 class Accepts:
-    """The values a setting takes, beside its type."""
+    """The values a setting takes, beside its type. A choice that ends with NAME stands for any name there."""
 
     choices: tuple[str, ...] = ()
     at_least: float | None = None
@@ -27,7 +27,7 @@ class Accepts:
         if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not self.infinite)):
             return False
         return not (
-            (self.choices and value not in self.choices)
+            (self.choices and not any(_is_choice(value, choice) for choice in self.choices))
             or (self.at_least is not None and value < self.at_least)
             or (self.at_most is not None and value > self.at_most)
             or (self.above is not None and value <= self.above)
@@ -47,6 +47,11 @@ class Accepts:
             "a multiple of": self.multiple_of,
         }
         return ", ".join([_KINDS[kind], *(f"{words} {limit}" for words, limit in limits.items() if limit is not None)])
+
+
+def _is_choice(value: str, choice: str) -> bool:
+    start = choice.removesuffix("NAME")
+    return value == choice if start == choice else value.startswith(start) and value != start
 
 
 def setting(default: Any, meaning: str, **accepts: Any) -> Any:

@@ -16,6 +16,7 @@ from jaxfood.config.schedules import SCHEDULES
 from jaxfood.config.schema import SECTIONS, Config
 from jaxfood.config.settings import Section, check, parse
 from jaxfood.errors import UserError
+from jaxfood.files import is_remote
 
 # Sections of several variants, one of which `name` chooses, and the settings that outlive another choice.
 VARIANTS: dict[str, Mapping[str, type[Section]]] = {
@@ -127,8 +128,8 @@ def merge(*sources: Source) -> Config:
     }
     config = dataclasses.replace(defaults, **sections)
     if config.data.root:
-        root = str(_expanded(config.data.root).absolute())
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
+        data = dataclasses.replace(config.data, root=_absolute(config.data.root))
+        config = dataclasses.replace(config, data=data)
     return config
 
 
@@ -170,6 +171,10 @@ def _merge_section(section: str, default: Section, sources: Iterable[Source]) ->
         except UserError as error:
             raise UserError(f"{source.name}: {error}") from None
     return variant(**result)
+
+
+def _absolute(path: str) -> str:
+    return path.rstrip("/") if is_remote(path) else str(_expanded(path).absolute())
 
 
 def _expanded(path: str) -> Path:

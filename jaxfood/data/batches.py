@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from jax.sharding import Mesh
 
 from jaxfood.data.cache import Pictures
 from jaxfood.mesh import by_rows, on_every_device
+
+Rows = TypeVar("Rows", jax.Array, np.ndarray)
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -60,7 +63,7 @@ class ResidentPictures:
         self._gather = jax.jit(gather, out_shardings=by_rows(mesh))
 
     def batches(self, order: np.ndarray, batch_size: int, start: int = 0) -> Iterator[dict[str, jax.Array]]:
-        """The batches of an order: image uint8 `[B, H, W, 3]`, label int32 `[B]`, mask `[B]`."""
+        """The batches of an order: image uint8 `[B, H, W, 3]`, label int32 `[B]`, mask `[B]`, position int32 `[B]`."""
         for positions, mask in batches(order, batch_size, start=start, multiple_of=self._multiple_of):
             yield self._gather(self._images, self._labels, positions, mask)
 
@@ -68,7 +71,15 @@ class ResidentPictures:
 def _gather(
     images: jax.Array, labels: jax.Array, positions: jax.Array, mask: jax.Array, devices: int | None
 ) -> dict[str, jax.Array]:
-    batch = {"image": jnp.take(images, positions, axis=0), "label": jnp.take(labels, positions), "mask": mask}
-    if devices is not None:
-        batch = {name: rows.reshape(devices, -1, *rows.shape[1:]) for name, rows in batch.items()}
-    return batch
+    batch = {
+        "image": jnp.take(images, positions, axis=0, mode="clip"),  # none is out of bounds
+        "label": jnp.take(labels, positions, mode="clip"),
+        "mask": mask,
+        "position": positions,
+    }
+    return batch if devices is None else split_by_device(batch, devices)
+
+
+def split_by_device(batch: dict[str, Rows], devices: int) -> dict[str, Rows]:
+    """A batch `[B, ...]` as `[devices, B / devices, ...]`, the form that `pmap` takes."""
+    return {name: rows.reshape(devices, -1, *rows.shape[1:]) for name, rows in batch.items()}

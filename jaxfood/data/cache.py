@@ -1,7 +1,8 @@
 """Decode once: the pictures of an index as one uint8 array on disk, mapped into memory when it is used again.
 
 The notes' FoodDataset decodes every picture again in every epoch. Here the first run decodes all of them with threads;
-later ones stat the files and map the array, which takes milliseconds.
+later ones stat the files and map the array, which takes milliseconds. Several processes that see the same cache folder
+decode a share each; where they do not, each decodes all for itself.
 
 A cache folder holds one entry for each index root and image size. An entry holds one version, named by the fingerprint
 of what it was made from and replaced when that changes. So load whole indices, and take subsets of `Pictures`: two
@@ -19,7 +20,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,15 +29,19 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
+from jaxfood import processes
+from jaxfood.data import array_file
 from jaxfood.data.decode import UNREADABLE, decode_picture
 from jaxfood.data.folder import PictureIndex, Positions
-from jaxfood.data.threads import map_in_threads
+from jaxfood.data.threads import available_cpus, map_in_threads
 from jaxfood.errors import UserError
+from jaxfood.files import is_remote
 
 # Part of the fingerprint: raise it when the bytes of an entry would come out differently.
 FORMAT_VERSION = 1
 
 _ABANDONED_AFTER_SECONDS = 24 * 3600
+_BUCKET_READERS = 32  # threads that mostly wait for the network
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +94,8 @@ def default_cache_dir() -> Path:
 
 def cache_folder(cache_dir: str | Path = "") -> Path:
     """The cache folder that the setting `data.cache_dir` means; the empty string means the default."""
+    if is_remote(cache_dir):
+        raise UserError(f"data.cache_dir = {cache_dir}: a bucket cannot be mapped into memory; set a local folder")
     return Path(os.path.abspath(Path(cache_dir).expanduser())) if str(cache_dir) else default_cache_dir()
 
 
@@ -115,6 +122,8 @@ def load_pictures(
 ) -> Pictures:
     """The pictures of `index`, each as uint8 [H, W, 3] with H = W = `image_size`, decoded at the first call only.
 
+    Several processes must all call it, within `processes.together`.
+
     Args:
         index: what to load, one picture at least; see the module's docstring about subsets.
         image_size: side of the square every picture is resized to.
@@ -130,13 +139,14 @@ def load_pictures(
     if not len(index):
         raise ValueError("an index of at least one picture is needed")
     entry = _Entry(index, image_size, skip_corrupt, cache_folder(cache_dir))
-    pictures = entry.read()
+    pictures = entry.find()
     if pictures is None:
-        bar = tqdm(total=len(index), desc=description, unit="picture", disable=not progress)
+        own = entry.own_paths()
+        bar = tqdm(total=len(own), desc=description, unit="picture", disable=not progress)
         # Oddities of single files (EXIF data, very large pictures) are no news to the user if they decode.
         with bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            entry.write(bar)
+            entry.write(own, bar)
         pictures = entry.read()
     if pictures is None:
         raise UserError(f"{entry.folder} cannot be read back: set data.cache_dir to a folder on a local disk")
@@ -152,9 +162,39 @@ class _Entry:
     def __init__(self, index: PictureIndex, image_size: int, skip_corrupt: bool, cache: Path) -> None:
         self.index, self.image_size, self.skip_corrupt = index, image_size, skip_corrupt
         self.folder = cache / _entry_name(index.root, image_size)
-        self.fingerprint = _fingerprint(index.paths, image_size, skip_corrupt)
+        self.fingerprint = _fingerprint(index, image_size, skip_corrupt)
         self.array = self.folder / f"{self.fingerprint}.npy"
         self.description = self.folder / f"{self.fingerprint}.json"
+        self.shared = self._is_shared()
+        self.publishes = not self.shared or processes.is_first()
+
+    def _is_shared(self) -> bool:
+        """Whether this is the entry of other processes too."""
+        if processes.count() == 1 or not processes.share_folder(self.folder.parent):
+            return False
+        arrays = set(processes.share(str(self.array)))
+        if len({os.path.dirname(array) for array in arrays}) < len(arrays):
+            raise UserError(
+                f"the processes see other pictures, or other times of their files, in {self.index.root}: give them one "
+                "data.root on a shared disk, or each a data.cache_dir on a disk of its own"
+            )
+        return len(arrays) == 1
+
+    def find(self) -> Pictures | None:
+        """The pictures, or None where they must be decoded; of a shared entry in all processes or in none."""
+        # The first alone looks: a network disk remembers for a while that a file was not there.
+        pictures = self.read() if self.publishes else None
+        if not self.shared:
+            return pictures
+        found, *_ = processes.share("" if pictures is None else "found")
+        return self.read() if found else None
+
+    def own_paths(self) -> Sequence[Path]:
+        """What this process decodes: all, or one of as many runs of the index as there are processes."""
+        if not self.shared:
+            return self.index.paths
+        first, last = (len(self.index) * end // processes.count() for end in (processes.index(), processes.index() + 1))
+        return self.index.paths[first:last]
 
     def read(self) -> Pictures | None:
         """The pictures, or None where they are not cached as they are now, or damaged."""
@@ -174,22 +214,38 @@ class _Entry:
             tuple(path for path, keep in zip(paths, kept, strict=True) if not keep),
         )
 
-    def write(self, bar: tqdm) -> None:
-        """Decodes the pictures into this entry, whole or not at all, and removes what it held before."""
+    def write(self, own: Sequence[Path], bar: tqdm) -> None:
+        """Decodes the pictures into this entry, whole or not at all, and removes what it held before.
+
+        Each process decodes `own` into a file; of a shared entry the first then appends the others' to its.
+        """
         writer = f"{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}"
         temporary = self.folder / f"{self.fingerprint}~{writer}.tmp"
         try:
             with writing_to(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with temporary.open("wb") as file:
-                    unreadable = _decode_into(file, self.index.paths, self.image_size, bar)
-                self._check(unreadable)
-                self.description.write_text(json.dumps(self._describe(unreadable), indent=2))
-                os.replace(temporary, self.array)
+                    unreadable = _decode_into(file, own, self.image_size, bar)
+            parts = [temporary]
+            if self.shared:
+                parts, unreadable = self._all_parts(temporary, unreadable)
+            self._check(unreadable)
+            with processes.together() if self.shared else nullcontext(), writing_to(self.folder):
+                if self.publishes:
+                    array_file.append(temporary, parts[1:])
+                    self.description.write_text(json.dumps(self._describe(unreadable), indent=2))
+                    os.replace(temporary, self.array)
+                    self._remove_older()
         except BaseException:
             self._undo(temporary)
             raise
-        self._remove_older()
+        temporary.unlink(missing_ok=True)  # a part that was appended
+
+    def _all_parts(self, own: Path, unreadable: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+        """The files of all processes and the unreadable pictures of all, in the order of the index."""
+        said = [json.loads(text) for text in processes.share(json.dumps([own.name, *map(str, unreadable)]))]
+        names = {name for _, *names in said for name in names}
+        return [self.folder / name for name, *_ in said], [path for path in self.index.paths if str(path) in names]
 
     def _check(self, unreadable: Sequence[Path]) -> None:
         names = ", ".join(self.index.name(path) for path in unreadable)
@@ -235,16 +291,20 @@ def _entry_name(root: Path, image_size: int) -> str:
     return f"{readable}-{image_size}px-{digest[:8]}"
 
 
-def _fingerprint(paths: Sequence[Path], image_size: int, skip_corrupt: bool) -> str:
+def _fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str:
     digest = hashlib.sha256(f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt}".encode())
-    for path in paths:
-        try:
-            stat = os.stat(path)
-            version = f"{stat.st_size} {stat.st_mtime_ns}"
-        except OSError:
-            version = "unreadable"
+    for path in index.paths:
+        version = index.versions[path] if is_remote(path) else _version(path)
         digest.update(b"\0" + os.fsencode(path) + b"\0" + version.encode())
     return digest.hexdigest()[:32]
+
+
+def _version(path: Path) -> str:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return "unreadable"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _decode_into(file: BinaryIO, paths: Sequence[Path], image_size: int, bar: tqdm) -> list[Path]:
@@ -253,9 +313,10 @@ def _decode_into(file: BinaryIO, paths: Sequence[Path], image_size: int, bar: tq
     Writing in order by plain writes, not into a memory map, leaves no gaps for unreadable pictures and makes a full
     disk an OSError, where a memory map dies of SIGBUS.
     """
-    _write_header(file, (len(paths), image_size, image_size, 3))
+    array_file.write_header(file, len(paths), image_size)
     unreadable = []
-    with closing(map_in_threads(lambda path: _decode_or_none(path, image_size), paths)) as decoded:
+    threads = max(_BUCKET_READERS, available_cpus()) if paths and is_remote(paths[0]) else 0
+    with closing(map_in_threads(lambda path: _decode_or_none(path, image_size), paths, threads)) as decoded:
         for path, picture in zip(paths, decoded, strict=True):
             if picture is None:
                 unreadable.append(path)
@@ -263,13 +324,8 @@ def _decode_into(file: BinaryIO, paths: Sequence[Path], image_size: int, bar: tq
                 file.write(picture.data)
             bar.update()
     file.seek(0)
-    _write_header(file, (len(paths) - len(unreadable), image_size, image_size, 3))
+    array_file.write_header(file, len(paths) - len(unreadable), image_size)
     return unreadable
-
-
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    # NumPy pads the header so that the first dimension can change in place.
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _decode_or_none(path: Path, image_size: int) -> np.ndarray | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from jaxfood.files import is_remote, read_bytes
 
 # What Pillow's decoders raise on damaged, empty, foreign or monstrous files.
 UNREADABLE = (
@@ -34,7 +37,16 @@ def decode_picture(path: str | Path, image_size: int) -> np.ndarray:
     Raises:
         one of UNREADABLE: the file is no picture that Pillow can read to its end.
     """
-    with Image.open(path) as picture:
+    return _decode(io.BytesIO(read_bytes(path)) if is_remote(path) else path, image_size)
+
+
+def decode_bytes(encoded: bytes, image_size: int) -> np.ndarray:
+    """As `decode_picture`, of a file's content."""
+    return _decode(io.BytesIO(encoded), image_size)
+
+
+def _decode(file: str | Path | io.BytesIO, image_size: int) -> np.ndarray:
+    with Image.open(file) as picture:
         return np.asarray(_to_rgb(picture).resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
@@ -46,4 +58,6 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "P" and "transparency" in picture.info:
         # The same RGB, without Pillow's warning about transparency given as bytes.
         picture = picture.convert("RGBA")
-    return picture.convert("RGB")
+    # convert would copy an RGB picture, and where two large ones are freed together malloc gives the memory back to the
+    # system: of photographs of 512 px each then costs 115 to 220 page faults, a fifth of the time.
+    return picture if picture.mode == "RGB" else picture.convert("RGB")

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from jaxfood.errors import UserError
+from jaxfood.files import is_remote, list_bucket, read_bytes, to_path
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 NO_LABEL = -1
@@ -36,12 +37,14 @@ class PictureIndex:
         paths: the N pictures, absolute; those of a folder sorted by their path below it.
         labels: int32 [N], -1 where there is no label.
         classes: the class names in label order; () where labels are numbers.
+        versions: what the listing of a bucket told of its pictures, which changes when they do.
     """
 
     root: Path
     paths: tuple[Path, ...]
     labels: np.ndarray
     classes: tuple[str, ...] = ()
+    versions: Mapping[Path, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -49,7 +52,7 @@ class PictureIndex:
     def subset(self, positions: Positions) -> PictureIndex:
         """The pictures at `positions` (integers, a mask or a slice), in that order; torch.utils.data.Subset."""
         rows = np.arange(len(self))[positions]
-        return PictureIndex(self.root, tuple(self.paths[row] for row in rows), self.labels[rows], self.classes)
+        return replace(self, paths=tuple(self.paths[row] for row in rows), labels=self.labels[rows])
 
     def __add__(self, other: PictureIndex) -> PictureIndex:
         """These pictures, then those of `other`; torch.utils.data.ConcatDataset.
@@ -66,9 +69,10 @@ class PictureIndex:
                 f"({_enumerate(self.classes) or 'numbers'} against {_enumerate(other.classes) or 'numbers'}); "
                 "index the second with the classes of the first"
             )
-        root = Path(os.path.commonpath((self.root, other.root)))
+        root = _common_folder([self.root, other.root])
         labels = np.concatenate((self.labels, other.labels))
-        return PictureIndex(root, self.paths + other.paths, labels, has_labels[0].classes)
+        versions = {**self.versions, **other.versions}
+        return PictureIndex(root, self.paths + other.paths, labels, has_labels[0].classes, versions)
 
     def name(self, path: Path) -> str:
         """`path` as messages show it: below the root without the root."""
@@ -94,8 +98,10 @@ def index_pictures(location: str | Path, classes: Sequence[str] = (), *, labelle
         UserError: nothing there, no pictures in it, listed files missing, or a class folder that train does not have.
     """
     root = _absolute(location)
+    if is_remote(root):
+        return _index_bucket(root, classes, labelled)
     if os.path.isdir(root):
-        return _index_folder(root, classes, labelled)
+        return _index_folder(root, _walk(root), classes, labelled)
     if os.path.isfile(root) and root.suffix.lower() == ".txt":
         return _index_files(root, _read_list(root), classes, labelled)
     if os.path.isfile(root) and root.suffix.lower() in PICTURE_SUFFIXES:
@@ -117,7 +123,7 @@ def index_files(files: Iterable[str | Path], classes: Sequence[str] = (), *, lab
     paths = [_absolute(file) for file in files]
     if not paths:
         raise UserError("the list of pictures is empty: name at least one")
-    return _index_files(Path(os.path.commonpath([path.parent for path in paths])), paths, classes, labelled)
+    return _index_files(_common_folder({path.parent for path in paths}), paths, classes, labelled)
 
 
 def check_labels(index: PictureIndex, num_classes: int) -> None:
@@ -150,9 +156,23 @@ def _mend_for_missing_labels(path: Path) -> str:
     return "name them LABEL_NUMBER.jpg or put them into class folders"
 
 
-def _index_folder(root: Path, classes: Sequence[str], labelled: bool) -> PictureIndex:
+def _index_bucket(root: Path, classes: Sequence[str], labelled: bool) -> PictureIndex:
+    """As `index_pictures`, by one listing of all that `root` holds."""
+    listed = list_bucket(root)
+    if "" in listed and root.suffix.lower() == ".txt":
+        return _index_files(root, _read_list(root), classes, labelled)
+    if "" in listed and root.suffix.lower() in PICTURE_SUFFIXES:
+        return _index_files(root, [root], classes, labelled)
+    if not listed:
+        raise UserError(f"no such folder or file: {root}; check the path")
+    pictures = [name for name in listed if _is_picture(name) and not any(map(_is_hidden, name.split("/")))]
+    index = _index_folder(root, pictures, classes, labelled)
+    return replace(index, versions={root / name: listed[name] for name in pictures})
+
+
+def _index_folder(root: Path, pictures: Iterable[str], classes: Sequence[str], labelled: bool) -> PictureIndex:
     # Strings, not Paths: 10,000 of them sort in milliseconds, and in the order of the notes' sorted(os.path.join(...)).
-    names = sorted(_walk(root))
+    names = sorted(pictures)
     if not names:
         raise UserError(f"no pictures ({_enumerate(PICTURE_SUFFIXES)}) in {root}; check the path")
     if labelled:
@@ -172,8 +192,12 @@ def _walk(root: Path) -> Iterator[str]:
         subfolders[:] = [name for name in subfolders if not _is_hidden(name) and not _leads_back(folder, name)]
         prefix = "" if folder == str(root) else Path(folder).relative_to(root).as_posix() + "/"
         for name in files:
-            if not _is_hidden(name) and name.lower().endswith(PICTURE_SUFFIXES):
+            if not _is_hidden(name) and _is_picture(name):
                 yield prefix + name
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURE_SUFFIXES)
 
 
 def _is_hidden(name: str) -> bool:
@@ -215,11 +239,18 @@ def _number_classes(root: Path, names: set[str], classes: Sequence[str]) -> tupl
 
 
 def _index_files(root: Path, paths: list[Path], classes: Sequence[str], labelled: bool) -> PictureIndex:
-    if missing := [str(path) for path in paths if not os.path.isfile(path)]:
+    versions = _versions_in_buckets(paths)
+    if missing := [str(path) for path in paths if path not in versions and not os.path.isfile(path)]:
         source = f"{root} names" if os.path.isfile(root) else "the list names"
         raise UserError(f"{source} files that do not exist: {_enumerate(missing)}; correct or remove them")
     labels = [_label_file(path, classes) if labelled else NO_LABEL for path in paths]
-    return PictureIndex(root, tuple(paths), np.array(labels, np.int32), tuple(classes))
+    return PictureIndex(root, tuple(paths), np.array(labels, np.int32), tuple(classes), versions)
+
+
+def _versions_in_buckets(paths: Iterable[Path]) -> dict[Path, str]:
+    """The versions of those of the files that are in buckets and exist, by a listing of each of their folders."""
+    folders = {path.parent for path in paths if is_remote(path)}
+    return {folder / name: version for folder in folders for name, version in list_bucket(folder).items()}
 
 
 def _label_file(path: Path, classes: Sequence[str]) -> int:
@@ -234,7 +265,7 @@ def _label_file(path: Path, classes: Sequence[str]) -> int:
 
 def _read_list(path: Path) -> list[Path]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the list {path} ({error}): make it readable, as UTF-8 text") from error
     files = [_absolute(path.parent / line.strip()) for line in lines if line.strip()]
@@ -254,7 +285,14 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _absolute(path: str | Path) -> Path:
-    return Path(os.path.abspath(Path(path).expanduser()))
+    path = to_path(path)
+    return path if is_remote(path) else Path(os.path.abspath(path.expanduser()))
+
+
+def _common_folder(folders: Collection[Path]) -> Path:
+    """The deepest folder that holds them all."""
+    first, *others = folders
+    return next(folder for folder in (first, *first.parents) if all(folder in (each, *each.parents) for each in others))
 
 
 def _enumerate(names: Iterable[str]) -> str:

@@ -1,25 +1,27 @@
 """The training and validation pictures that a configuration names."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from jaxfood.config.schema import DataConfig
+from jaxfood.data import tfds
 from jaxfood.data.cache import Pictures, UnreadablePictures, load_pictures
 from jaxfood.data.demo import demo_root
-from jaxfood.data.folder import PictureIndex, check_labels, index_pictures
+from jaxfood.data.folder import PictureIndex, Positions, check_labels, index_pictures
+from jaxfood.data.streaming import CachedPictures, StoredPictures, require
 from jaxfood.errors import UserError
+from jaxfood.files import read_bytes, to_path
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Decoded training and validation pictures, and the name of each class in label order."""
+    """Training and validation pictures, decoded or to be read batch by batch, and each class's name in label order."""
 
-    train: Pictures
-    valid: Pictures
+    train: Pictures | StoredPictures
+    valid: Pictures | StoredPictures
     classes: tuple[str, ...]
 
 
@@ -27,7 +29,8 @@ def load_splits(data: DataConfig, num_classes: int, *, seed: int, progress: bool
     """Index both splits, check every label, then decode them (or find them decoded).
 
     Args:
-        data: where the pictures are. `train` and `valid` may name several folders joined by `+`.
+        data: where the pictures are. `train` and `valid` may name several folders joined by `+`. For a data set of
+            TFDS see `jaxfood.data.tfds`.
         num_classes: labels must be below it.
         seed: which pictures `data.fraction` takes.
         progress: whether to show bars.
@@ -35,15 +38,22 @@ def load_splits(data: DataConfig, num_classes: int, *, seed: int, progress: bool
     Raises:
         UserError: a folder is missing or empty, a label is missing or too large, pictures cannot be read.
     """
+    if data.source.startswith(tfds.PREFIX):
+        return Splits(*tfds.open_splits(data, num_classes))
+    if not data.resident:
+        require("grain", "data.resident = false", extra="streaming")
     root = _root(data)
     train = _index_split(root, "train", data.train)
     valid = _index_split(root, "valid", data.valid, train[0])
     for index in (*train, *valid):
         check_labels(index, num_classes)
-    train_pictures, valid_pictures = _load({"train": train, "valid": valid}, data, progress)
+    train_parts, valid_parts = _load({"train": train, "valid": valid}, data, progress)
+    chosen: Positions = slice(None)
     if data.fraction < 1:
-        train_pictures = train_pictures.subset(_stratified(train_pictures.labels, data.fraction, seed))
-    return Splits(train_pictures, valid_pictures, _class_names(root, train[0].classes, num_classes))
+        chosen = _stratified(np.concatenate([part.labels for part in train_parts]), data.fraction, seed)
+    join = _join if data.resident else CachedPictures
+    classes = _class_names(root, train[0].classes, num_classes)
+    return Splits(join(train_parts, chosen), join(valid_parts, slice(None)), classes)
 
 
 def _root(data: DataConfig) -> Path:
@@ -51,9 +61,10 @@ def _root(data: DataConfig) -> Path:
         return demo_root(data.cache_dir)
     if not data.root:
         raise UserError("data.root is not set: give the folder that holds train/ and valid/, or take --config demo")
-    if not Path(data.root).is_dir():
+    root = to_path(data.root)
+    if not root.is_dir():
         raise UserError(f"data.root = {data.root}: no such folder; check the path")
-    return Path(data.root)
+    return root
 
 
 def _index_split(root: Path, split: str, names: str, first: PictureIndex | None = None) -> list[PictureIndex]:
@@ -63,7 +74,7 @@ def _index_split(root: Path, split: str, names: str, first: PictureIndex | None 
         if not name:
             raise UserError(f"data.{split} = {names!r} has an empty name; write FOLDER or FOLDER+FOLDER")
         if not (root / name).exists():
-            there = ", ".join(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())) or "no folders"
+            there = ", ".join(sorted(entry.name for entry in root.iterdir() if entry.is_dir())) or "no folders"
             raise UserError(f"data.{split} = {names!r}: {root / name} does not exist; {root} holds: {there}")
         index = index_pictures(root / name, first.classes if first else ())
         if first and index.classes != first.classes:
@@ -76,8 +87,8 @@ def _index_split(root: Path, split: str, names: str, first: PictureIndex | None 
     return indexes
 
 
-def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: bool) -> list[Pictures]:
-    """The pictures of each split. All of them are looked at before unreadable ones are reported, together."""
+def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: bool) -> list[list[Pictures]]:
+    """The pictures of each index. All of them are looked at before unreadable ones are reported, together."""
     loaded: list[list[Pictures]] = []
     findings: list[str] = []
     for split, indexes in splits.items():
@@ -99,7 +110,12 @@ def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: 
         loaded.append(parts)
     if findings:
         raise UnreadablePictures(findings)
-    return [sum(parts[1:], start=parts[0]) for parts in loaded]
+    return loaded
+
+
+def _join(parts: Sequence[Pictures], chosen: Positions) -> Pictures:
+    """Some of the pictures of all parts."""
+    return sum(parts[1:], start=parts[0]).subset(chosen)
 
 
 def _stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -117,7 +133,7 @@ def _class_names(root: Path, folders: tuple[str, ...], num_classes: int) -> tupl
     names = folders
     if not names and (root / "classes.txt").is_file():
         try:
-            lines = (root / "classes.txt").read_text(encoding="utf-8-sig").splitlines()
+            lines = read_bytes(root / "classes.txt").decode("utf-8-sig").splitlines()
         except UnicodeDecodeError:
             raise UserError(f"{root / 'classes.txt'} is not UTF-8 text; save it as UTF-8, one class a line") from None
         names = tuple(line.strip() for line in lines if line.strip())

@@ -12,7 +12,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int = 0
+) -> Generator[Result, None, None]:
     """Yields `function(item)` for each item, in order, with the threads only a little ahead of whoever takes them.
 
     `Executor.map` would start on all items at once: results of which nobody has taken any yet would fill the memory,

@@ -11,6 +11,7 @@ from jaxfood import cli
 from jaxfood.config import sources
 from jaxfood.config.schema import Config, DeviceConfig
 from jaxfood.errors import UserError
+from jaxfood.files import is_remote, to_path
 
 if TYPE_CHECKING:
     from jaxfood.data.cache import Pictures
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[sources.Source, ...]]:
     parser = cli.Parser("landscape", DESCRIPTION)
-    parser.add_argument("run", metavar="RUN", type=Path, help="work directory of a training")
+    parser.add_argument("run", metavar="RUN", type=to_path, help="work directory of a training")
     parser.add_argument("--images", metavar="DIR", required=True, help="labelled pictures that the loss is taken on")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: RUN/landscape)")
     where = parser.add_mutually_exclusive_group()
@@ -65,6 +66,8 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[source
     arguments, flags = parser.parse_with_settings(argv, sections=("landscape",))
     if arguments.path and arguments.escape is not None:
         raise UserError("--escape leaves one checkpoint: name it with --which in place of --path")
+    if is_remote(arguments.run) and arguments.out is None:
+        raise UserError(f"{arguments.run} is in a bucket, and pages are written locally: name a folder with --out")
     short = {name: text for name in ("samples", "seed") if (text := getattr(arguments, name)) is not None}
     return arguments, (flags, sources.read_texts((f"landscape.{name}", text) for name, text in short.items()))
 

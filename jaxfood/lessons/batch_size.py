@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from jaxfood.config import Config, load_config
-from jaxfood.data.batches import ResidentPictures, epoch_order, steps_per_epoch
+from jaxfood.data.batches import epoch_order, steps_per_epoch
 from jaxfood.data.splits import Splits, load_splits
+from jaxfood.data.streaming import Batches, make_batches
 from jaxfood.landscape import Point, filter_normalised, loss_slice
 from jaxfood.mesh import make_mesh
 from jaxfood.optim.losses import make_loss
@@ -62,7 +63,7 @@ def measure(
     config = load_config("demo", settings)
     splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=False)
     mesh = make_mesh(config.device)
-    train, valid = ResidentPictures(splits.train, mesh), ResidentPictures(splits.valid, mesh)
+    train, valid = make_batches(splits.train, mesh), make_batches(splits.valid, mesh)
     plans = {"small": (small, epochs), "large": (large, epochs)}
     if equal_updates:
         updates = epochs * steps_per_epoch(train.size, small)
@@ -193,12 +194,13 @@ class _Trial:
         self,
         config: Config,
         splits: Splits,
-        train: ResidentPictures,
-        valid: ResidentPictures,
+        train: Batches,
+        valid: Batches,
         directions: int,
         evaluated: int,
     ) -> None:
-        self.config, self.pictures, self.train, self.valid = config, splits.train, train, valid
+        self.config, self.train, self.valid = config, train, valid
+        self.pictures = splits.train.subset(slice(None))
         self.directions, self.evaluated = directions, evaluated
         model, loss = make_model(config.model), make_loss(config.loss, config.model.num_classes)
         self.add_evaluation = jax.jit(partial(add_evaluation, model, loss))
@@ -233,7 +235,7 @@ class _Trial:
                 stats = self.next_stats(state.params, stats, batch)
         return stats
 
-    def _evaluate(self, variables: Any, pictures: ResidentPictures) -> dict[str, float]:
+    def _evaluate(self, variables: Any, pictures: Batches) -> dict[str, float]:
         sums = zero_sums(updates=False)
         for batch in pictures.batches(np.arange(pictures.size), self.evaluated):
             sums = self.add_evaluation(variables, sums, batch)

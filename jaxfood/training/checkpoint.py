@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jaxfood.errors import UserError
+from jaxfood.files import absolute
 from jaxfood.training.state import TrainState
 
 CHECKPOINTS = "checkpoints"
@@ -60,7 +61,7 @@ class Checkpoints:
             "train": ocp.StandardCheckpointHandler(),
             "memory": ocp.JsonCheckpointHandler(),
         }
-        folder = (workdir / CHECKPOINTS).absolute()
+        folder = absolute(workdir / CHECKPOINTS)
         self._manager = ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
         self._when_safe: Callable[[], None] | None = None
 

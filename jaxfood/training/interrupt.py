@@ -4,15 +4,18 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+from jaxfood import processes
+
 
 class StopRequest:
-    """While active, SIGINT and SIGTERM set `made` instead of raising; a second signal raises KeyboardInterrupt.
+    """While active, SIGINT and SIGTERM ask for a stop instead of raising; a second signal raises KeyboardInterrupt.
 
-    Outside the main thread, where Python takes no signals, nothing changes.
+    With several processes a signal to any of them stops all. Outside the main thread, where Python takes no signals,
+    nothing changes.
     """
 
     def __init__(self) -> None:
-        self.made = False
+        self._made = False
         self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -27,7 +30,12 @@ class StopRequest:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def reached(self, step: int) -> bool:
+        """Whether to stop now, `step` steps being done. Several processes must all ask, after the same steps."""
+        return processes.reached_stop(step) if processes.count() > 1 else self._made
+
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.made:
+        if self._made:
             raise KeyboardInterrupt
-        self.made = True
+        self._made = True
+        processes.ask_to_stop()

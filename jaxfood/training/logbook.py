@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from jaxfood.config.schema import LoggingConfig
 from jaxfood.errors import UserError
-from jaxfood.files import write_whole
+from jaxfood.files import open_lines, write_whole
 
 METRICS = "metrics.jsonl"
 
@@ -58,27 +58,25 @@ class Logbook:
     """The records of one run, going on from `step`."""
 
     def __init__(self, workdir: Path, logging: LoggingConfig, step: int = 0) -> None:
-        self._log = workdir / "log.txt"
-        self._metrics = workdir / METRICS
         self._writer = make_writer(workdir, logging, step)
         self._progress = logging.progress
-        kept = [record for record in read_metrics(self._metrics) if record["step"] <= step]
-        write_whole(self._metrics, "".join(json.dumps(record) + "\n" for record in kept))
+        kept = [record for record in read_metrics(workdir / METRICS) if record["step"] <= step]
+        write_whole(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         self._recorded = {record["step"] for record in kept}
+        self._log, self._metrics = open_lines(workdir / "log.txt"), open_lines(workdir / METRICS)
 
     def line(self, text: str) -> None:
         """A line on standard output and in log.txt."""
         tqdm.write(text)
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        self._log.add(text)
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """A line of metrics.jsonl and TensorBoard's scalars, unless that step has them."""
         if record["step"] in self._recorded:
             return
         self._recorded.add(record["step"])
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        self._metrics.add(json.dumps(record))
+        self._flush()
         for name, value in record.items():
             if name not in ("epoch", "step"):
                 self._writer.add_scalar(name, value, record["step"])
@@ -88,7 +86,28 @@ class Logbook:
         return Bar(total, description, start, shown=self._progress)
 
     def close(self) -> None:
+        self._flush()
         self._writer.close()
+
+    def _flush(self) -> None:
+        self._log.flush()
+        self._metrics.flush()
+
+
+class NoLogbook(Logbook):
+    """That of the processes beside the first, which records for all: it keeps nothing and shows nothing."""
+
+    def __init__(self) -> None:
+        self._progress = False
+
+    def line(self, text: str) -> None:
+        pass
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class Bar:

@@ -1,7 +1,7 @@
 """RUN: a run's work directory, how one begins, goes on and is read again."""
 
+import dataclasses
 import glob
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import optax
 from jaxfood.config.schema import Config
 from jaxfood.config.sources import Source, all_settings, merge, read_toml, to_toml
 from jaxfood.errors import UserError
-from jaxfood.files import write_whole
+from jaxfood.files import is_remote, remove, to_path, write_whole
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.optim.losses import make_loss
 from jaxfood.training.checkpoint import CHECKPOINTS, Checkpoints, Memory
@@ -23,11 +23,13 @@ from jaxfood.training.step import zero_sums
 CONFIG = "config.toml"
 CLASSES = "classes.txt"
 _OWN = (CONFIG, CLASSES, METRICS, "log.txt", "tensorboard", "landscape", CHECKPOINTS)
-_CHANGEABLE = ("train.epochs", "train.patience", "landscape.", "device.", "logging.")
+_CHANGEABLE = ("train.epochs", "train.patience", "data.resident", "landscape.", "device.", "distributed.", "logging.")
 
 
 def is_run(workdir: Path) -> bool:
     """Whether a directory is a run's."""
+    if is_remote(workdir):  # a bucket has no empty folders: before the first checkpoint there is no checkpoints/
+        return (workdir / CONFIG).is_file() and (workdir / CLASSES).is_file()
     return (workdir / CONFIG).is_file() and (workdir / CHECKPOINTS).is_dir()
 
 
@@ -59,16 +61,19 @@ def begin(workdir: Path, config: Config, classes: Sequence[str], *, overwrite: b
     check_free(workdir, overwrite=overwrite)
     try:
         for name in _OWN:
-            path = workdir / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        (workdir / CHECKPOINTS).mkdir(parents=True)
+            remove(workdir / name)
+        if not is_remote(workdir):
+            (workdir / CHECKPOINTS).mkdir(parents=True)
         write_whole(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
-        write_whole(workdir / CONFIG, to_toml(config))
+        write_config(workdir, config)
     except OSError as error:
-        raise UserError(f"cannot write to {workdir} ({error.strerror}); choose another --workdir") from error
+        raise UserError(f"cannot write to {workdir} ({error.strerror or error}); choose another --workdir") from error
+
+
+def write_config(workdir: Path, config: Config) -> None:
+    """Write a run's config.toml: what of its settings holds for its next start too."""
+    lasting = dataclasses.replace(config, distributed=config.distributed.lasting())
+    write_whole(workdir / CONFIG, to_toml(lasting))
 
 
 def begin_from(
@@ -117,7 +122,7 @@ def check_resumable(stored: Config, wanted: Config) -> None:
     """Check that a run may go on under another configuration.
 
     Raises:
-        UserError: more is changed than epochs, patience, landscape, device and logging settings.
+        UserError: more is changed than what changes no number: how long, where, and what is shown.
     """
     before, after = dict(all_settings(stored)), dict(all_settings(wanted))
     changed = [
@@ -127,8 +132,8 @@ def check_resumable(stored: Config, wanted: Config) -> None:
     ]
     if changed:
         raise UserError(
-            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, landscape, device "
-            "and logging settings: leave the others out, or begin a new run"
+            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, data.resident, and "
+            "landscape, device, distributed and logging settings: leave the others out, or begin a new run"
         )
 
 
@@ -144,7 +149,7 @@ def load_run(workdir: str | Path, which: str | int = "best") -> tuple[FoodClassi
     Raises:
         UserError: no run, no such checkpoint, or a checkpoint that does not fit the configuration.
     """
-    workdir = Path(workdir)
+    workdir = to_path(workdir)
     config = read_config(workdir)
     target = _on_one_device(jax.eval_shape(lambda: init_variables(config)))
     with Checkpoints(workdir) as checkpoints:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jaxfood.config.schema import AugmentConfig
+from jaxfood.data.augment import augment
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.optim.losses import Loss
 from jaxfood.training.state import TrainState
@@ -165,6 +167,22 @@ def add_update(state: TrainState, sums: Sums, batch: Batch, axis_name: str | Non
     """One update, and the epoch's sums with those of this batch."""
     new_state, new_sums = update(state, batch, axis_name)
     return new_state, jax.tree.map(jnp.add, sums, new_sums)
+
+
+def add_augmented_update(
+    state: TrainState,
+    sums: Sums,
+    batch: Batch,
+    axis_name: str | None = None,
+    *,
+    config: AugmentConfig,
+    seed: int,
+    steps_per_epoch: int,
+) -> tuple[TrainState, Sums]:
+    """`add_update` of changed pictures: see `jaxfood.data.augment`. The batch also has `"position"` `[B]`."""
+    key = jax.random.fold_in(jax.random.key(seed), state.step // steps_per_epoch)
+    changed = augment(config, batch["image"], batch["position"], key)
+    return add_update(state, sums, {**batch, "image": changed}, axis_name)
 
 
 def add_evaluation(

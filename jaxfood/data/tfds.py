@@ -1,0 +1,225 @@
+"""Data sets of TFDS (https://www.tensorflow.org/datasets) as a source, without TensorFlow: `data.source = "tfds:NAME"`.
+
+They must have been prepared in the format array_record, which can be read at any position. This is how Food-11 is:
+
+    python -m jaxfood.data.tfds --images hw3_data [--data_dir DIR]
+    python -m jaxfood.train --data.source tfds:food11 [--data.root DIR]
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxfood.config.schema import DataConfig
+from jaxfood.data.decode import UNREADABLE, decode_bytes, decode_picture
+from jaxfood.data.folder import PictureIndex
+from jaxfood.data.streaming import StoredPictures, require
+from jaxfood.data.threads import map_in_threads
+from jaxfood.errors import UserError
+
+PREFIX = "tfds:"
+
+_FORMAT = "array_record"
+_NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d*]+\.[\d*]+\.[\d*]+)?")  # NAME[/CONFIG][:VERSION]
+
+
+class TfdsPictures(StoredPictures):
+    """Pictures of a TFDS split, decoded each time they are read."""
+
+    def __init__(self, records: Sequence[dict[str, Any]], keys: tuple[str, str], image_size: int, name: str) -> None:
+        """Name what is read.
+
+        Args:
+            records: the split, its pictures still encoded.
+            keys: the features of a record that are its picture and its label.
+            image_size: side of the square every picture is resized to.
+            name: the split's, for messages.
+        """
+        self._records, self._keys, self._image_size, self._name = records, keys, image_size, name
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = np.empty((len(positions), self._image_size, self._image_size, 3), np.uint8)
+        labels = np.empty(len(positions), np.int32)
+        image_key, label_key = self._keys
+        for row, position in enumerate(positions):
+            record = self._records[int(position)]
+            images[row] = self._decode(record[image_key], position)
+            labels[row] = record[label_key]
+        if np.any(labels < 0):
+            position = positions[np.flatnonzero(labels < 0)[0]]
+            raise UserError(f"picture {position} of {self._name} has no label: name a split whose pictures have one")
+        return images, labels
+
+    def _decode(self, encoded: bytes, position: int) -> np.ndarray:
+        try:
+            return decode_bytes(encoded, self._image_size)
+        except UNREADABLE as error:
+            raise UserError(
+                f"picture {position} of {self._name} cannot be read: prepare the data set again without it"
+            ) from error
+
+
+def open_splits(data: DataConfig, num_classes: int) -> tuple[TfdsPictures, TfdsPictures, tuple[str, ...]]:
+    """The training and validation pictures of the data set that `data.source` names, and its class names.
+
+    Args:
+        data: `root` is TFDS's data_dir (empty: its own default), `train` and `valid` are split expressions.
+        num_classes: as many as the data set has.
+
+    Raises:
+        UserError: TFDS is not installed; there is no such data set, prepared and of pictures with labels, or split; or
+            a setting asks for what a data set prepared elsewhere cannot give.
+    """
+    _check_settings(data)
+    require("tensorflow_datasets", data.source, extra="tfds")
+    require("grain", data.source, extra="tfds")
+    builder = _find(data)
+    image, label = _picture_and_label(builder, data.source)
+    classes = tuple(builder.info.features[label].names)
+    if len(classes) != num_classes:
+        raise UserError(
+            f"{data.source} has {len(classes)} classes and model.num_classes = {num_classes}: "
+            f"set model.num_classes = {len(classes)}"
+        )
+    train, valid = (
+        TfdsPictures(
+            _records(builder, image, split, data), (image, label), data.image_size, f"{data.source}, data.{split}"
+        )
+        for split in ("train", "valid")
+    )
+    return train, valid, classes
+
+
+def _check_settings(data: DataConfig) -> None:
+    if not _NAME.fullmatch(data.source.removeprefix(PREFIX)):
+        raise UserError(f"data.source = {data.source!r}: write tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.2.3")
+    if data.fraction < 1:
+        raise UserError(
+            f"data.fraction = {data.fraction}: a share of {data.source} is a split of its own: leave data.fraction out "
+            f"and set data.train = {data.train}[:{100 * data.fraction:g}%]"
+        )
+    if data.skip_corrupt:
+        raise UserError(
+            f"data.skip_corrupt = true: how many pictures {data.source} has is known before they are read: leave "
+            "data.skip_corrupt out, and unreadable pictures out of the data set"
+        )
+
+
+def _find(data: DataConfig) -> Any:
+    """The builder of a data set, from its files alone: the code that made it may need TensorFlow."""
+    from tensorflow_datasets.core.read_only_builder import builder_from_files
+    from tensorflow_datasets.core.registered import DatasetNotFoundError
+
+    name = data.source.removeprefix(PREFIX)
+    where = {"data_dir": data.root} if data.root else {}
+    try:
+        builder = builder_from_files(name, **where)
+    except DatasetNotFoundError:
+        place = data.root or "TFDS's default folder"
+        raise UserError(f"{data.source} is not in {place}: {_how_to_prepare(name)}, or set data.root") from None
+    formats = {file_format.value for file_format in builder.info.available_file_formats()}
+    if _FORMAT not in formats:
+        raise UserError(
+            f"{data.source} is in {builder.data_dir} as {', '.join(sorted(formats))}, which cannot be read in any "
+            f"order: move it away and {_how_to_prepare(name)}"
+        )
+    return builder
+
+
+def _how_to_prepare(name: str) -> str:
+    if name.startswith("food11"):
+        return "prepare it with python -m jaxfood.data.tfds --images hw3_data"
+    prepare = f"tfds.builder('{name}', file_format='{_FORMAT}').download_and_prepare()"
+    return f'prepare it with python -c "import tensorflow_datasets as tfds; {prepare}"'
+
+
+def _picture_and_label(builder: Any, source: str) -> tuple[str, str]:
+    """The names of the two features that a classifier learns from."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    image, label, *_ = builder.info.supervised_keys or ("image", "label")
+    is_picture = isinstance(features.get(image), tfds.features.Image) and features[image].np_dtype == np.uint8
+    if not is_picture or not isinstance(features.get(label), tfds.features.ClassLabel):
+        names = ", ".join(sorted(features))
+        raise UserError(f"{source} is no set of pictures with a class each (its features: {names}): take another")
+    return image, label
+
+
+def _records(builder: Any, image_key: str, split: str, data: DataConfig) -> Sequence[dict[str, Any]]:
+    import tensorflow_datasets as tfds
+
+    expression = getattr(data, split)
+    try:
+        decoders = {image_key: tfds.decode.SkipDecoding()}
+        return builder.as_data_source(expression, decoders=decoders, file_format=_FORMAT)
+    except ValueError as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(
+            f"data.{split} = {expression!r}: {reason}; {data.source} has the splits {', '.join(builder.info.splits)}"
+        ) from None
+
+
+def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
+    """Write the homework's pictures as the data set `food11`, and return its folder.
+
+    Args:
+        images: the folder that holds `train` and `valid` with labels, and maybe `test`.
+        data_dir: where TFDS keeps data sets; the empty string is its own default.
+
+    Raises:
+        UserError: TFDS is not installed, the data set is there already, pictures cannot be read or have wrong labels.
+    """
+    require("tensorflow_datasets", "food11", extra="tfds")
+    import tensorflow_datasets as tfds
+
+    from jaxfood.data.food11 import Food11, index_splits
+
+    root = Path(images).expanduser().absolute()
+    builder = Food11(data_dir=str(data_dir) or None, file_format=_FORMAT)
+    if builder.data_path.exists():  # it appears whole
+        raise UserError(f"{builder.data_dir} is there already: remove it to prepare it again")
+    for index in index_splits(root).values():
+        _check_readable(index)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=root, try_download_gcs=False))
+    return Path(builder.data_dir)
+
+
+def _check_readable(index: PictureIndex) -> None:
+    def is_readable(path: Path) -> bool:
+        try:
+            decode_picture(path, 1)
+        except UNREADABLE:
+            return False
+        return True
+
+    with closing(map_in_threads(is_readable, index.paths)) as readable:
+        unreadable = [index.name(path) for path, good in zip(index.paths, readable, strict=True) if not good]
+    if unreadable:
+        raise UserError(f"pictures in {index.root} cannot be read: {', '.join(unreadable)}; mend or remove them")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse, prepare, print."""
+    from jaxfood import cli
+
+    parser = cli.Parser("data.tfds", "Prepare Food-11 as the TFDS data set food11, of the homework's folders.")
+    parser.add_argument("--images", required=True, help="the folder that holds train, valid and test")
+    parser.add_argument("--data_dir", default="", help="where TFDS keeps data sets (default: TFDS's own)")
+    arguments = parser.parse_args(argv)
+    prepared = prepare_food11(arguments.images, arguments.data_dir)
+    root = f" --data.root {arguments.data_dir}" if arguments.data_dir else ""
+    print(f"{prepared}; train on it with: python -m jaxfood.train --data.source {PREFIX}food11{root}")
+
+
+if __name__ == "__main__":
+    from jaxfood import cli
+
+    cli.run(main)
