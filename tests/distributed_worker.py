@@ -10,8 +10,8 @@ from pathlib import Path
 
 def links(port: str, count: str, process: str, behaviour: str) -> None:
     """Meet without JAX, then count steps until all stop, or do something worse before."""
-    from jaxfood.links import Links
-    from jaxfood.meeting import connect, gather, listen
+    from jaxfood.processes.links import Links
+    from jaxfood.processes.meeting import connect, gather, listen
 
     own, wires = int(process), {}
     if own:

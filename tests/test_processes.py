@@ -21,8 +21,8 @@ from PIL import Image
 from jaxfood.config.distributed import DistributedConfig
 from jaxfood.data.decode import decode_picture
 from jaxfood.errors import UserError
-from jaxfood.links import LOST
-from jaxfood.meeting import Wire, connect, gather, listen
+from jaxfood.processes.links import LOST
+from jaxfood.processes.meeting import Wire, connect, gather, listen
 from jaxfood.training.logbook import read_metrics
 from jaxfood.training.run import load_run
 
@@ -48,7 +48,7 @@ def start(*arguments: object, devices: int = 2, **environment: str) -> subproces
     return subprocess.Popen(words, env=os.environ | own | environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def ends(running: Sequence[subprocess.Popen[str]], seconds: float = 300) -> list[tuple[int, str, str]]:
+def ends(running: Sequence[subprocess.Popen[str]], seconds: float = 600) -> list[tuple[int, str, str]]:
     """Exit status, standard output and standard error of each, once all have ended."""
     deadline = time.monotonic() + seconds
     try:
@@ -305,7 +305,7 @@ def train(workdir: Path, root: Path, *more: str, processes: int, devices: int) -
 
 
 def wait_for_an_epoch(workdir: Path, running: Sequence[subprocess.Popen[str]]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not read_metrics(workdir / "metrics.jsonl"):
         assert time.monotonic() < deadline
         assert all(process.poll() is None for process in running)

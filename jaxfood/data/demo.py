@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
+from jaxfood import processes
 from jaxfood.data.cache import cache_folder, writing_to
 from jaxfood.data.demo_drawings import GROUPS, Sketch, disc, random_colour, shaded, varied
 from jaxfood.data.threads import map_in_threads
@@ -50,8 +51,18 @@ def demo_root(cache_dir: str | Path = "") -> Path:
         UserError: the cache folder cannot be written to.
     """
     root = cache_folder(cache_dir) / DEMO_NAME
+    if processes.count() > 1 and processes.share_folder(root.parent):  # one draws for all
+        with processes.together():
+            if processes.is_first():
+                _draw_once(root)
+    else:
+        _draw_once(root)
+    return root
+
+
+def _draw_once(root: Path) -> None:
     if root.is_dir():
-        return root
+        return
     unfinished = root.with_name(f"{DEMO_NAME}~{secrets.token_hex(4)}.tmp")
     with writing_to(root.parent):
         try:
@@ -59,7 +70,6 @@ def demo_root(cache_dir: str | Path = "") -> Path:
             _rename(unfinished, root)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    return root
 
 
 def _rename(unfinished: Path, root: Path) -> None:

@@ -86,6 +86,7 @@ class Training:
         self._introduce(splits)
         with watch("compile"):
             self._compile()
+            processes.barrier()  # gloo gives up where another process comes to the first step 30 seconds later
 
     def run(self) -> dict[str, Any]:
         try:

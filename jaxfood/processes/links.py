@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from jaxfood.meeting import Wire, readable
+from jaxfood.processes.meeting import Wire, readable
 
 LOST = 75  # exit status where another process has ended: sysexits' EX_TEMPFAIL, "try again later"
 

@@ -21,8 +21,8 @@ from typing import Any
 from jaxfood.config.distributed import AUTO, NONE, DistributedConfig
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote
-from jaxfood.links import Links
-from jaxfood.meeting import Wire, connect, gather, listen
+from jaxfood.processes.links import Links
+from jaxfood.processes.meeting import Wire, connect, gather, listen
 from jaxfood.version import __version__
 
 _WAIT_MILLISECONDS = 7 * 24 * 3600 * 1000  # for others who are at work; the links see to it that they live
