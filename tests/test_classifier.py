@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxfood import FoodClassifier
-from jaxfood.model.classifier import FEATURES, HIDDEN
+from jaxfood.model.classifier import FEATURES, HIDDEN, ConvBlock
 from jaxfood.optim.losses import cross_entropy
 
 # Leaf: shape at 32 px and 11 classes, and the fan-in that PyTorch starts it from.
@@ -163,6 +163,40 @@ def test_pooling_before_relu_is_the_notes_order(variables: dict[str, Any], image
         ours = jax.jit(FoodClassifier().apply)(wide, x)
         assert ours.dtype == jnp.float64
         np.testing.assert_allclose(ours, notes(wide, x), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_block_is_the_notes_order_in_value_and_gradients_whatever_batch_norms_scale(train: bool) -> None:
+    """Convolution, BatchNorm, ReLU, pooling; the scale positive, negative and zero."""
+    rng = np.random.default_rng(0)
+    scale = np.array([1.5, -1.0, 0.0, 0.3, -0.2])
+    norm = {"scale": scale, "bias": rng.normal(0.5, 0.5, size=5)}
+    params = {"kernel": rng.normal(size=(3, 3, 4, 5)), "bias": rng.normal(size=5), "norm": norm}
+    stats = {"norm": {"mean": rng.normal(size=5), "var": rng.uniform(0.5, 2, size=5)}}
+    x, g = rng.normal(size=(3, 4, 6, 4)), rng.normal(size=(3, 2, 3, 5))
+
+    def ours(params: Any, x: jax.Array) -> jax.Array:
+        variables = {"params": params, "batch_stats": stats}
+        return ConvBlock(5).apply(variables, x, train=train, mutable=["batch_stats"])[0]
+
+    def notes(params: Any, x: jax.Array) -> jax.Array:
+        y = jax.lax.conv_general_dilated(
+            x, params["kernel"], (1, 1), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        y = y + params["bias"]
+        mean, var = (y.mean((0, 1, 2)), y.var((0, 1, 2))) if train else (stats["norm"]["mean"], stats["norm"]["var"])
+        y = (y - mean) / jnp.sqrt(var + 1e-5) * params["norm"]["scale"] + params["norm"]["bias"]
+        y = jax.nn.relu(y).reshape(3, 2, 2, 3, 2, 5).swapaxes(2, 3).reshape(3, 2, 3, 4, 5)
+        return jnp.take_along_axis(y, jnp.argmax(y, axis=3, keepdims=True), axis=3)[:, :, :, 0]  # the first of equals
+
+    def run(block: Any) -> Any:
+        y, pull = jax.vjp(block, params, x)
+        return y, pull(g)
+
+    with jax.enable_x64(True):
+        actual, expected = jax.jit(run, static_argnums=0)(ours), jax.jit(run, static_argnums=0)(notes)
+        for leaf, exact in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(leaf, exact, rtol=1e-9, atol=1e-11)
 
 
 # Derivatives.

@@ -1,19 +1,15 @@
-"""The layers: against XLA's own convolution and pooling, and against BatchNorm's formulas in NumPy. Mostly float64."""
+"""BatchNorm against its formulas in NumPy, mostly float64, and the distribution that weights start from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
-from jax import lax
 
-from jaxfood.model import layers
-from jaxfood.model.layers import BatchNorm, conv3x3, max_pool_2x2, torch_uniform
-
-BATCHES = [1, 3, 4, 6]
+from jaxfood.model.convolution import Pooled
+from jaxfood.model.layers import BatchNorm, torch_uniform
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -32,116 +28,10 @@ def assert_close(actual: jax.Array, expected: np.ndarray | jax.Array, tolerance:
     assert np.max(np.abs(actual - expected)) <= tolerance * np.max(np.abs(expected))
 
 
-# Convolution.
-
-
-def reference_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, window_strides=(1, 1), padding=((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-@pytest.mark.parametrize("batch", BATCHES)
-def test_conv3x3_and_all_its_gradients(batch: int) -> None:
-    x, kernel, g = normal(batch, 6, 8, 3), normal(3, 3, 3, 5), normal(batch, 6, 8, 5)
-
-    def both(conv: Callable) -> tuple[jax.Array, ...]:
-        value, pull = jax.vjp(conv, x, kernel)
-        return value, *pull(g)
-
-    actual, expected = jax.jit(both, static_argnums=0)(conv3x3), jax.jit(both, static_argnums=0)(reference_conv)
-    for ours, theirs in zip(actual, expected, strict=True):
-        assert ours.dtype == jnp.float64
-        assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("batch", BATCHES)
-def test_both_forms_of_the_kernel_gradient_are_equal(batch: int) -> None:
-    x, g = normal(batch, 4, 6, 3), normal(batch, 4, 6, 5)
-    expected = sum(
-        np.einsum("hwi,hwo->io", np.pad(x[b], ((1, 1), (1, 1), (0, 0)))[i : i + 4, j : j + 6], g[b])[None, None]
-        * (np.arange(9) == 3 * i + j).reshape(3, 3, 1, 1)
-        for b in range(batch)
-        for i in range(3)
-        for j in range(3)
-    )
-    assert_close(jax.jit(layers._kernel_gradient_products)(x, g), expected)
-    assert_close(jax.jit(layers._kernel_gradient)(x, g), expected)
-
-
-def test_conv3x3_second_derivatives_forward_over_reverse_and_reverse_over_reverse() -> None:
-    primals = x, kernel = normal(3, 4, 4, 2), normal(3, 3, 2, 3)
-    tangents = normal(3, 4, 4, 2, seed=1), normal(3, 3, 2, 3, seed=1)
-
-    def of(conv: Callable) -> Callable:
-        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.sin(conv(x, kernel)))
-
-        def slope(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            grads = jax.grad(loss, (0, 1))(x, kernel)
-            return sum(jnp.sum(g * t) for g, t in zip(grads, tangents, strict=True))
-
-        return lambda: (
-            jax.jvp(jax.grad(loss, (0, 1)), primals, tangents)[1],
-            jax.grad(slope, (0, 1))(x, kernel),
-        )
-
-    ours, theirs = jax.jit(of(conv3x3))(), jax.jit(of(reference_conv))()
-    for actual, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert_close(actual, expected)
-
-
-def test_the_kernel_gradient_in_bfloat16_is_no_worse_than_the_backends_own() -> None:
-    """A running sum kept in bfloat16 rounds once for every few pictures."""
-    x, g = (jnp.asarray(normal(64, 4, 4, n), jnp.bfloat16) for n in (4, 5))
-    exact = layers._kernel_gradient(x.astype(jnp.float64), g.astype(jnp.float64))
-
-    def error(form: Callable) -> float:
-        gradient = jax.jit(form)(x, g)
-        assert gradient.dtype == jnp.bfloat16
-        return float(jnp.linalg.norm(gradient.astype(jnp.float64) - exact))
-
-    assert error(layers._kernel_gradient_products) <= 1.5 * error(layers._kernel_gradient)
-
-
-# Pooling.
-
-
-def test_max_pool_is_flaxs() -> None:
-    x = normal(2, 6, 8, 3)
-    assert_close(max_pool_2x2(x), nn.max_pool(x, (2, 2), (2, 2)), 0)
-    g = normal(2, 3, 4, 3)
-    (ours,) = jax.vjp(max_pool_2x2, x)[1](g)
-    (theirs,) = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)[1](g)
-    assert_close(ours, theirs, 0)
-
-
-@pytest.mark.parametrize(
-    ("window", "winner"),
-    [
-        ([[1, 1], [1, 1]], (0, 0)),
-        ([[0, 1], [1, 1]], (0, 1)),
-        ([[0, 0], [1, 1]], (1, 0)),
-        ([[0, 0], [0, 1]], (1, 1)),
-        ([[0, 2], [2, 1]], (0, 1)),
-        ([[-1, -2], [-1, -1]], (0, 0)),
-    ],
-)
-def test_the_gradient_of_a_tie_goes_to_the_first(window: list[list[int]], winner: tuple[int, int]) -> None:
-    """First in PyTorch's order, row by row; all of it, not halves."""
-    x = np.array(window, float).reshape(1, 2, 2, 1)
-    gradient = jax.grad(lambda x: 5 * max_pool_2x2(x).sum())(x)[0, :, :, 0]
-    expected = np.zeros((2, 2))
-    expected[winner] = 5
-    np.testing.assert_array_equal(gradient, expected)
-
-
-def test_max_pool_second_derivative() -> None:
-    """Of the sum of cubes of maxima: 6 x at the maxima and 0 elsewhere."""
-    x, tangent = normal(1, 4, 4, 2), normal(1, 4, 4, 2, seed=1)
-    second = jax.jvp(jax.grad(lambda x: jnp.sum(max_pool_2x2(x) ** 3)), (x,), (tangent,))[1]
-    is_maximum = x == np.kron(np.asarray(max_pool_2x2(x)), np.ones((1, 2, 2, 1)))
-    assert_close(second, 6 * x * tangent * is_maximum)
+def take(x: np.ndarray | jax.Array) -> Pooled:
+    """Of each window of `x` `[B, H, W, C]` one, and the moments of all."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return Pooled(x[:, ::2, 1::2], wide.mean((1, 2)), wide.var((1, 2)))
 
 
 # BatchNorm.
@@ -157,32 +47,34 @@ def batch_norm_variables(channels: int) -> dict:
 
 @partial(jax.jit, static_argnames="train")
 def batch_norm(x: jax.Array, conv_bias: jax.Array, mask: jax.Array | None = None, train: bool = True) -> tuple:
-    """Output and new running statistics."""
-    return BatchNorm().apply(
-        batch_norm_variables(x.shape[-1]), x, conv_bias=conv_bias, train=train, mask=mask, mutable=["batch_stats"]
+    """Of `x` before pooling: what became of the values that were taken, and the new running statistics."""
+    features = x.shape[-1]
+    return BatchNorm(features).apply(
+        batch_norm_variables(features), take(x), conv_bias=conv_bias, train=train, mask=mask, mutable=["batch_stats"]
     )
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_batch_norm_in_training_is_the_formula(batch: int) -> None:
-    x, conv_bias = normal(batch, 3, 2, 4) * 3 + 5, normal(4)
+    x, conv_bias = normal(batch, 6, 2, 4) * 3 + 5, normal(4)
     variables = batch_norm_variables(4)
     y, new = batch_norm(x, conv_bias)
-    full, n = x + conv_bias, batch * 6
+    full, n = x + conv_bias, batch * 12
     mean, var = full.mean((0, 1, 2)), full.var((0, 1, 2))
     expected = (full - mean) / np.sqrt(var + 1e-5) * variables["params"]["scale"] + variables["params"]["bias"]
-    assert_close(y, expected)
+    assert_close(y, expected[:, ::2, 1::2])
     old = variables["batch_stats"]
     assert_close(new["batch_stats"]["mean"], 0.9 * old["mean"] + 0.1 * mean)
     assert_close(new["batch_stats"]["var"], 0.9 * old["var"] + 0.1 * var * n / (n - 1))
 
 
 def test_batch_norm_in_evaluation_is_the_formula() -> None:
-    x, conv_bias = normal(4, 3, 2, 4), normal(4)
+    x, conv_bias = normal(4, 6, 2, 4), normal(4)
     variables = batch_norm_variables(4)
     y, new = batch_norm(x, conv_bias, train=False, mask=np.array([1.0, 0, 0, 0]))
     mean, var = variables["batch_stats"]["mean"], variables["batch_stats"]["var"]
-    expected = (x + conv_bias - mean) / np.sqrt(var + 1e-5) * variables["params"]["scale"]
+    taken = take(x).values + conv_bias
+    expected = (taken - mean) / np.sqrt(var + 1e-5) * variables["params"]["scale"]
     assert_close(y, expected + variables["params"]["bias"])
     for name, value in variables["batch_stats"].items():
         np.testing.assert_array_equal(new["batch_stats"][name], value)
@@ -190,7 +82,7 @@ def test_batch_norm_in_evaluation_is_the_formula() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, bool, np.int32])
 def test_padding_enters_no_statistic_and_no_gradient(dtype: type) -> None:
-    x, conv_bias, g = normal(5, 3, 2, 4), normal(4), normal(5, 3, 2, 4, seed=1)
+    x, conv_bias, g = normal(5, 6, 2, 4), normal(4), normal(5, 3, 1, 4, seed=1)
     mask = np.array([1, 1, 0, 1, 0], dtype)
     kept = mask.astype(bool)
     x[~kept] = 1e3
@@ -210,7 +102,7 @@ def test_padding_enters_no_statistic_and_no_gradient(dtype: type) -> None:
 
 
 def test_the_convolutions_bias_only_moves_the_running_mean_and_has_no_gradient() -> None:
-    x, conv_bias = normal(4, 3, 2, 4), normal(4)
+    x, conv_bias = normal(4, 6, 2, 4), normal(4)
     y, new = batch_norm(x, conv_bias)
     y_without, new_without = batch_norm(x, np.zeros(4))
     np.testing.assert_array_equal(y, y_without)
@@ -224,7 +116,7 @@ def test_the_convolutions_bias_only_moves_the_running_mean_and_has_no_gradient()
 
 
 def test_the_running_statistics_have_no_gradient() -> None:
-    x = normal(4, 3, 2, 4)
+    x = normal(4, 6, 2, 4)
     gradient = jax.grad(lambda x: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(batch_norm(x, np.ones(4))[1])))(x)
     np.testing.assert_array_equal(gradient, np.zeros_like(x))
 
@@ -242,8 +134,8 @@ def test_a_large_offset_loses_no_digits_in_float32() -> None:
 def test_bfloat16_goes_in_and_out_and_statistics_stay_float32() -> None:
     with jax.enable_x64(False):
         x = jnp.asarray(normal(8, 4, 4, 3) + 10, jnp.bfloat16)
-        variables = BatchNorm().init(jax.random.key(0), x, conv_bias=jnp.zeros(3), train=True)
-        y, new = BatchNorm().apply(variables, x, conv_bias=jnp.zeros(3), train=True, mutable=["batch_stats"])
+        variables = BatchNorm(3).init(jax.random.key(0), take(x), conv_bias=jnp.zeros(3), train=True)
+        y, new = BatchNorm(3).apply(variables, take(x), conv_bias=jnp.zeros(3), train=True, mutable=["batch_stats"])
         assert y.dtype == jnp.bfloat16
         assert {leaf.dtype for leaf in jax.tree.leaves((variables, new))} == {jnp.dtype(jnp.float32)}
         exact = np.asarray(x, np.float64)
@@ -252,8 +144,8 @@ def test_bfloat16_goes_in_and_out_and_statistics_stay_float32() -> None:
 
 
 def test_initialising_leaves_the_running_statistics_at_the_start() -> None:
-    x = normal(4, 3, 2, 4) + 7
-    variables = BatchNorm().init(jax.random.key(0), x, conv_bias=np.zeros(4), train=True)
+    x = normal(4, 6, 2, 4) + 7
+    variables = BatchNorm(4).init(jax.random.key(0), take(x), conv_bias=np.zeros(4), train=True)
     np.testing.assert_array_equal(variables["batch_stats"]["mean"], np.zeros(4))
     np.testing.assert_array_equal(variables["batch_stats"]["var"], np.ones(4))
     np.testing.assert_array_equal(variables["params"]["scale"], np.ones(4))

@@ -66,7 +66,7 @@ class Objective:
     def product(self, params: Tree, vector: Tree) -> Tree:
         """The Hessian times a vector: the derivative of the gradient along it (forward over reverse, Pearlmutter 1994).
 
-        `jvp` of the loss itself is not asked for: `jax.custom_vjp` functions, as `conv3x3`, have none.
+        `jvp` of the loss itself is not asked for: `jax.custom_vjp` functions, as `conv3x3_max_pool`, have none.
         """
         return self._mean(self._add_product, jax.tree.map(jnp.zeros_like, params), params, vector)
 

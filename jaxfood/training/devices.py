@@ -1,7 +1,7 @@
 """The same step over all devices of a mesh, in two forms with one result.
 
 - `jit`: arrays with NamedShardings on the mesh, the step of each device's share by `jax.shard_map`. Not left to the
-  compiler's own partitioning, which on CPU gathers activations where kernel gradients loop over groups of pictures.
+  compiler's own partitioning, which on CPU gathers activations where convolutions loop over groups of pictures.
 - `pmap`: the same as a mapped program, the batch with a leading axis of devices. The older form, which JAX keeps for
   programs that were written for it (https://docs.jax.dev/en/latest/migrate_pmap.html).
 

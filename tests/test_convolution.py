@@ -1,0 +1,258 @@
+"""Convolution and pooling in one, against the two in plain JAX, in groups and whole, to the second derivative."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax import lax
+
+from jaxfood.model import convolution
+from jaxfood.model.convolution import Pooled, conv3x3_max_pool
+
+SCALE = np.array([2.0, -1.0, 0.0, 0.5, -0.1])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(params=["direct", "winograd"])
+def two_pictures_at_a_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "_GROUP_BYTES", 2 * 6 * 8 * len(SCALE) * 8)
+    if request.param == "winograd":
+        monkeypatch.setattr(convolution, "_WINOGRAD_CHANNELS", 1)
+        monkeypatch.setattr(convolution, "_WINOGRAD_TILES", 1)
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).normal(size=shape)
+
+
+def assert_close(actual: Any, expected: Any, tolerance: float = 1e-12) -> None:
+    """To a share of the largest value, leaf by leaf."""
+    for ours, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert ours.shape == theirs.shape
+        assert np.max(np.abs(ours - theirs)) <= tolerance * np.max(np.abs(theirs))
+
+
+def reference(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> Pooled:
+    """Of each window the first of those that `scale` makes the largest; the moments by their formulas."""
+    output = reference_conv(x, kernel)
+    batch, height, width, features = output.shape
+    windows = output.reshape(batch, height // 2, 2, width // 2, 2, features).swapaxes(2, 3)
+    windows = windows.reshape(batch, height // 2, width // 2, 4, features)
+    first = jnp.argmax(windows * scale, axis=3, keepdims=True)
+    values = jnp.take_along_axis(windows, first, axis=3)[:, :, :, 0]
+    return Pooled(values, output.mean((1, 2)), output.var((1, 2)))
+
+
+def reference_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, window_strides=(1, 1), padding=((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@jax.jit
+def pool(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """Pooling alone: a kernel that copies."""
+    kernel = np.zeros((3, 3, x.shape[-1], x.shape[-1]))
+    kernel[1, 1] = np.eye(x.shape[-1])
+    return conv3x3_max_pool(x, kernel, scale).values
+
+
+# Values and gradients.
+
+
+@pytest.mark.usefixtures("two_pictures_at_a_time")
+@pytest.mark.parametrize("features_in", [3, 6])  # the convolution's output is repeated, or kept
+@pytest.mark.parametrize("batch", [1, 2, 3, 6])
+def test_values_moments_and_all_gradients(batch: int, features_in: int) -> None:
+    x, kernel = normal(batch, 6, 8, features_in), normal(3, 3, features_in, len(SCALE))
+    g = Pooled(normal(batch, 3, 4, 5), normal(batch, 5, seed=1), normal(batch, 5, seed=2))
+
+    def both(function: Callable[..., Pooled]) -> Any:
+        value, pull = jax.vjp(lambda x, kernel: function(x, kernel, SCALE), x, kernel)
+        return value, pull(g)
+
+    actual, expected = jax.jit(both, static_argnums=0)(conv3x3_max_pool), jax.jit(both, static_argnums=0)(reference)
+    assert {leaf.dtype for leaf in jax.tree.leaves(actual)} == {jnp.dtype(jnp.float64)}
+    assert_close(actual, expected)
+
+
+@pytest.mark.usefixtures("two_pictures_at_a_time")
+@pytest.mark.parametrize("features_in", [3, 6])
+def test_second_derivatives_forward_over_reverse_and_reverse_over_reverse(features_in: int) -> None:
+    primals = x, kernel = normal(4, 4, 6, features_in), normal(3, 3, features_in, len(SCALE))
+    tangents = normal(*x.shape, seed=1), normal(*kernel.shape, seed=1)
+
+    def of(function: Callable[..., Pooled]) -> Callable[[], Any]:
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            pooled = function(x, kernel, SCALE)
+            return jnp.sum(jnp.sin(pooled.values)) + jnp.sum(pooled.mean**3) + jnp.sum(pooled.var**2)
+
+        def slope(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            grads = jax.grad(loss, (0, 1))(x, kernel)
+            return sum(jnp.sum(g * t) for g, t in zip(grads, tangents, strict=True))
+
+        return lambda: (jax.jvp(jax.grad(loss, (0, 1)), primals, tangents)[1], jax.grad(slope, (0, 1))(x, kernel))
+
+    assert_close(jax.jit(of(conv3x3_max_pool))(), jax.jit(of(reference))())
+
+
+def test_the_sign_of_the_scale_has_no_gradient() -> None:
+    x, kernel = normal(2, 4, 4, 3), normal(3, 3, 3, 5)
+    gradient = jax.grad(lambda scale: jnp.sum(conv3x3_max_pool(x, kernel, scale).values))(SCALE)
+    np.testing.assert_array_equal(gradient, np.zeros(5))
+
+
+# Pooling.
+
+
+def test_max_pool_is_flaxs() -> None:
+    x, scale = normal(2, 6, 8, 3), np.ones(3)
+    assert_close(pool(x, scale), nn.max_pool(x, (2, 2), (2, 2)), 0)
+    g = normal(2, 3, 4, 3)
+    (ours,) = jax.vjp(lambda x: pool(x, scale), x)[1](g)
+    (theirs,) = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)[1](g)
+    assert_close(ours, theirs, 0)
+
+
+def test_under_a_negative_scale_the_smallest_is_taken_and_under_zero_the_first() -> None:
+    x = normal(2, 6, 8, 3)
+    assert_close(pool(x, -np.ones(3)), -nn.max_pool(-x, (2, 2), (2, 2)), 0)
+    assert_close(pool(x, np.zeros(3)), x[:, ::2, ::2], 0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("window", "winner"),
+    [
+        ([[1, 1], [1, 1]], (0, 0)),
+        ([[0, 1], [1, 1]], (0, 1)),
+        ([[0, 0], [1, 1]], (1, 0)),
+        ([[0, 0], [0, 1]], (1, 1)),
+        ([[0, 2], [2, 1]], (0, 1)),
+        ([[-1, -2], [-1, -1]], (0, 0)),
+    ],
+)
+def test_the_gradient_of_a_tie_goes_to_the_first(window: list[list[int]], winner: tuple[int, int], sign: int) -> None:
+    """First in PyTorch's order, row by row; all of it, not halves."""
+    x = sign * np.array(window, float).reshape(1, 2, 2, 1)
+    gradient = jax.grad(lambda x: 5 * pool(x, np.array([sign / 2])).sum())(x)[0, :, :, 0]
+    expected = np.zeros((2, 2))
+    expected[winner] = 5
+    np.testing.assert_array_equal(gradient, expected)
+
+
+def test_max_pool_second_derivative() -> None:
+    """Of the sum of cubes of maxima: 6 x at the maxima and 0 elsewhere."""
+    x, tangent = normal(1, 4, 4, 2), normal(1, 4, 4, 2, seed=1)
+    second = jax.jvp(jax.grad(lambda x: jnp.sum(pool(x, np.ones(2)) ** 3)), (x,), (tangent,))[1]
+    is_maximum = x == np.kron(nn.max_pool(x, (2, 2), (2, 2)), np.ones((1, 2, 2, 1)))
+    assert_close(second, 6 * x * tangent * is_maximum)
+
+
+# The two forms, for CPU and for other platforms.
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_both_forms_of_the_kernel_gradient_are_equal(batch: int) -> None:
+    x, g = normal(batch, 4, 6, 3), normal(batch, 4, 6, 5)
+    expected = sum(
+        np.einsum("hwi,hwo->io", np.pad(x[b], ((1, 1), (1, 1), (0, 0)))[i : i + 4, j : j + 6], g[b])[None, None]
+        * (np.arange(9) == 3 * i + j).reshape(3, 3, 1, 1)
+        for b in range(batch)
+        for i in range(3)
+        for j in range(3)
+    )
+    assert_close(jax.jit(convolution._kernel_gradient_products)(x, g), expected)
+    assert_close(jax.jit(convolution._kernel_gradient)(x, g), expected)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_other_platforms_take_the_batch_as_a_whole(platform: str) -> None:
+    """Their program has XLA's own convolutions, three of them, and no loop."""
+    x, kernel = jax.ShapeDtypeStruct((64, 32, 32, 64), jnp.float32), jax.ShapeDtypeStruct((3, 3, 64, 128), jnp.float32)
+
+    def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.sum(conv3x3_max_pool(x, kernel, jnp.ones(128)).values ** 2)
+
+    def program(platform: str) -> str:
+        return jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+
+    assert "stablehlo.while" in program("cpu")
+    assert "stablehlo.while" not in program(platform)
+    assert program(platform).count("stablehlo.convolution") == 3
+
+
+def test_the_kernel_gradient_in_bfloat16_is_no_worse_than_the_backends_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A running sum kept in bfloat16 rounds once for every few pictures."""
+    monkeypatch.setattr(convolution, "_GROUP_BYTES", 2 * 4 * 4 * 5 * 2)
+    x, g = (jnp.asarray(normal(64, 4, 4, n), jnp.bfloat16) for n in (4, 5))
+    kernel, moments = jnp.zeros((3, 3, 4, 5), jnp.bfloat16), jnp.zeros((64, 5), jnp.float32)
+    pooled_g = Pooled(g[:, ::2, ::2], moments, moments)
+    spread = jnp.zeros_like(g).at[:, ::2, ::2].set(g[:, ::2, ::2])  # all values are 0, and the first of a window wins
+    exact = convolution._kernel_gradient(x.astype(jnp.float64), spread.astype(jnp.float64))
+    (ours,) = jax.jit(lambda k: jax.vjp(lambda k: conv3x3_max_pool(x, k, jnp.ones(5)), k)[1](pooled_g))(kernel)
+    backends_own = jax.jit(convolution._kernel_gradient)(x, spread)
+
+    def error(gradient: jax.Array) -> float:
+        assert gradient.dtype == jnp.bfloat16
+        return float(jnp.linalg.norm(gradient.astype(jnp.float64) - exact))
+
+    assert error(ours) <= 1.5 * error(backends_own)
+
+
+@pytest.mark.parametrize(
+    ("shape", "features", "dtype", "winograd"),
+    [
+        ((64, 32, 32, 128), 256, jnp.float32, True),
+        ((64, 8, 8, 512), 512, jnp.float32, True),
+        ((64, 32, 32, 128), 256, jnp.float64, True),
+        ((64, 32, 32, 128), 256, jnp.bfloat16, False),  # it would lose digits
+        ((64, 64, 64, 64), 128, jnp.float32, False),
+        ((4, 8, 8, 512), 512, jnp.float32, False),
+    ],
+)
+def test_winograd_where_it_pays_and_loses_nothing(
+    shape: tuple[int, ...], features: int, dtype: Any, winograd: bool
+) -> None:
+    x = jax.ShapeDtypeStruct(shape, dtype)
+    form = convolution._cpu_form(x, jax.ShapeDtypeStruct((3, 3, shape[-1], features), dtype))
+    assert (form.convolve is convolution.winograd3x3) == winograd
+    assert (form.kernel_gradient is convolution._kernel_gradient_winograd) == winograd
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("batch", [1, 2, 6, 7, 61, 64])
+@pytest.mark.parametrize("size", [2, 32, 128, 512])
+def test_groups_are_equal_and_the_largest_that_fit(batch: int, size: int) -> None:
+    x, kernel = jnp.zeros((batch, size, size, 1)), jnp.zeros((3, 3, 1, 16))
+    pictures, rest = divmod(batch, convolution._groups_on_cpu(x, kernel))
+    assert rest == 0
+    fits = [n for n in range(1, batch + 1) if batch % n == 0 and n * size**2 * 16 * 8 <= convolution._GROUP_BYTES]
+    assert pictures == max(fits, default=1)
+
+
+@pytest.mark.parametrize("what", ["values", "gradient"])
+def test_the_first_blocks_output_is_never_there_as_a_whole(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in evaluation nor, from 3 channels, for the gradient: the arrays between take less memory."""
+    shape, features = (16, 64, 64, 3), 32
+    output_bytes = 4 * math.prod(shape[:3]) * features
+    monkeypatch.setattr(convolution, "_GROUP_BYTES", output_bytes // 16)
+
+    def loss(kernel: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.sum(conv3x3_max_pool(x, kernel, jnp.ones(features)).values)
+
+    function = loss if what == "values" else jax.grad(loss)
+    arguments = jnp.zeros((3, 3, 3, features), jnp.float32), jnp.zeros(shape, jnp.float32)
+    assert jax.jit(function).lower(*arguments).compile().memory_analysis().temp_size_in_bytes < 0.8 * output_bytes
