@@ -1,0 +1,122 @@
+"""What an epoch of the training loop costs beside its bare updates, saving in the background included.
+
+    python scripts/benchmark_epoch.py [--epochs 5] [--image_size 64] [--batch_size 32]
+
+A run on the drawn demo pictures, on one device. In the middle of each epoch, when nothing is being saved, the same
+compiled update is called on the same batches, which lie ready, from a copy of the state; the loop's epoch is counted
+without that and without its evaluation. So both take turns, and while the loop trains, the checkpoint of the epoch
+before is written. The first epoch has none to write and is left out. Seconds of a core are those of all threads
+together: they change little when others use the machine too.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import jax
+from measuring import machine, versions
+
+from jaxfood.cli import set_up_jax
+from jaxfood.config import load_config
+from jaxfood.data.batches import epoch_order
+from jaxfood.training import loop
+from jaxfood.training.epochs import Training
+
+
+class Seconds(NamedTuple):
+    """By the clock, and of all threads together."""
+
+    clock: float
+    core: float
+
+    def __sub__(self, other: "Seconds") -> "Seconds":
+        return Seconds(self.clock - other.clock, self.core - other.core)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--image_size", type=int, default=64, help="divisible by 32")
+    parser.add_argument("--batch_size", type=int, default=32)
+    arguments = parser.parse_args()
+    if min(arguments.epochs - 1, arguments.batch_size) < 1 or arguments.image_size % 32:
+        parser.error("give at least two epochs, and an --image_size divisible by 32")
+    config = load_config(
+        "demo",
+        overrides=(
+            f"data.image_size={arguments.image_size}",
+            f"train.epochs={arguments.epochs}",
+            f"train.patience={arguments.epochs}",
+            f"train.batch_size={arguments.batch_size}",
+            "device.count=1",
+            "logging.progress=false",
+        ),
+    )
+    set_up_jax(config.device)
+    Measured.epochs, Measured.updates = [], []
+    with mock.patch.object(loop, "Training", Measured), tempfile.TemporaryDirectory() as folder:
+        loop.train_and_evaluate(config, Path(folder) / "run")
+    report(Measured.epochs[1:], Measured.updates[1:])
+
+
+class Measured(Training):
+    """A training that measures its epochs, and bare updates beside them."""
+
+    epochs: list[Seconds]  # without evaluation and bare updates
+    updates: list[Seconds]
+
+    def _epoch(self) -> None:
+        self._aside = Seconds(0, 0)
+        whole = timed(super()._epoch)
+        self.epochs.append(whole - self._aside)
+
+    def _evaluate(self) -> dict[str, float]:
+        result: dict[str, float] = {}
+
+        def aside() -> None:
+            result.update(super(Measured, self)._evaluate())
+            self.checkpoints.wait()
+            self.updates.append(self._bare_updates())
+
+        self._aside = timed(aside)
+        return result
+
+    def _bare_updates(self) -> Seconds:
+        """The updates of the epoch that has just been trained."""
+        epoch = self.step // self.memory.steps_per_epoch - 1
+        order = epoch_order(self.config.train.seed, epoch, self.train.size)
+        batches = list(self.train.batches(order, self.config.train.batch_size))
+        state, sums = jax.block_until_ready(jax.tree.map(jax.numpy.copy, (self.state, self.sums)))
+
+        def updates() -> None:
+            nonlocal state, sums
+            for batch in batches:
+                state, sums = self.update(state, sums, batch)
+            jax.block_until_ready(state)
+
+        return timed(updates)
+
+
+def timed(work: Callable[[], object]) -> Seconds:
+    clock, core = time.perf_counter(), time.process_time()
+    work()
+    return Seconds(time.perf_counter() - clock, time.process_time() - core)
+
+
+def report(epochs: list[Seconds], updates: list[Seconds]) -> None:
+    print(f"\n{machine()}\n{versions()}\n")
+    print("| median seconds | the loop's epoch | its bare updates | more |\n|---|---|---|---|")
+    for name in Seconds._fields:
+        ours, bare = ([getattr(seconds, name) for seconds in many] for many in (epochs, updates))
+        more = statistics.median(one / other - 1 for one, other in zip(ours, bare, strict=True))
+        label = {"clock": "by the clock", "core": "of a core"}[name]
+        print(f"| {label} | {statistics.median(ours):.2f} | {statistics.median(bare):.2f} | {more:+.1%} |")
+
+
+if __name__ == "__main__":
+    main()
