@@ -12,19 +12,17 @@ With --products 1 one product is made and nothing else: compare the memory of 32
 
 import argparse
 import importlib.util
-import os
-import platform
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from measuring import machine, versions
 
 from jaxfood import FoodClassifier, from_torch, load_config
 from jaxfood.config.losses import CrossEntropy
@@ -247,22 +245,6 @@ class TorchHessian:
 
 def norm(tensors: dict[str, np.ndarray]) -> float:
     return float(np.sqrt(sum(np.sum(np.square(tensor, dtype=np.float64)) for tensor in tensors.values())))
-
-
-# The machine.
-
-
-def machine() -> str:
-    cpu, cpuinfo = platform.processor(), Path("/proc/cpuinfo")  # the first is empty on Linux, which has the second
-    if cpuinfo.exists():
-        names = [line.partition(": ")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        cpu = next(iter(names), cpu)
-    return f"{jax.devices()[0].device_kind} ({jax.default_backend()}); CPU {cpu}, {os.cpu_count()} cores"
-
-
-def versions() -> str:
-    packages = [name for name in ("jax", "flax", "numpy", "scipy", "torch") if importlib.util.find_spec(name)]
-    return ", ".join([f"python {platform.python_version()}"] + [f"{name} {version(name)}" for name in packages])
 
 
 if __name__ == "__main__":

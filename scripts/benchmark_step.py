@@ -12,17 +12,14 @@ compiler and about a minute before the first step.
 
 import argparse
 import functools
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 
 import jax
 import numpy as np
+from measuring import machine, versions
 
 from jaxfood.config import load_config
 from jaxfood.training.state import TrainState, init_variables
@@ -120,19 +117,6 @@ def measure(works: dict[str, Work], steps: int) -> dict[str, float]:
             work()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def machine() -> str:
-    cpu, cpuinfo = platform.processor(), Path("/proc/cpuinfo")  # the first is empty on Linux, which has the second
-    if cpuinfo.exists():
-        names = [line.partition(": ")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        cpu = next(iter(names), cpu)
-    return f"{jax.devices()[0].device_kind} ({jax.default_backend()}); CPU {cpu}, {os.cpu_count()} cores"
-
-
-def versions() -> str:
-    packages = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
-    return ", ".join([f"python {platform.python_version()}"] + [f"{name} {version(name)}" for name in packages])
 
 
 if __name__ == "__main__":
