@@ -78,7 +78,7 @@ def test_eight_devices_are_as_one(form: str, on_one_device: Any, food: Pictures)
     jax.tree.map(compare, found_variables, variables)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_without_synchronised_batch_norm_each_device_normalises_its_own_share(form: str, food: Pictures) -> None:
     """As PyTorch's DistributedDataParallel: the gradient of all, the running statistics of the first device."""
     with jax.enable_x64(True):
@@ -149,6 +149,7 @@ def test_parts_sum_to_the_batch_and_batch_norm_sees_each_alone(food: Pictures) -
         assert metrics["accuracy"] * 5 == pytest.approx(round(float(metrics["accuracy"] * 5)))
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_is_the_same_update_where_batch_norm_sees_the_same(food: Pictures) -> None:
     """Each picture twice, one for each part: mean and variance of a part are then the whole batch's."""
     with jax.enable_x64(True):

@@ -74,8 +74,8 @@ class Training:
         self.memory = Memory(len(splits.train), steps_per_epoch(len(splits.train), config.train.batch_size))
         self.total_steps = config.train.epochs * self.memory.steps_per_epoch
         with watch("initialise"):
-            state = TrainState.create(config, init_variables(config), self.total_steps)
-            self.state: TrainState = on_every_device(state, mesh)
+            create = jax.jit(partial(TrainState.create, config, total_steps=self.total_steps))  # eager: 30 programs
+            self.state: TrainState = on_every_device(create(init_variables(config)), mesh)
         self.sums = self._zero_sums(updates=True)
         self.step = 0
         if checkpoints.last is not None:
