@@ -92,7 +92,7 @@ def test_two_seeds_of_a_small_training(tiny_food: Path, capfd) -> None:
         in_all, training, *setting_up = map(float, row[2:8])
         assert row[1] == "1"
         assert in_all == pytest.approx(training + sum(setting_up), abs=0.4)
-        assert min(training, *setting_up) > 0
+        assert min(training, *setting_up) >= 0  # a few small pictures are decoded in "0.0 s"
 
 
 @pytest.mark.slow
