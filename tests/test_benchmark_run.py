@@ -86,6 +86,7 @@ def test_missing_pictures_are_the_users_to_mend(tmp_path, monkeypatch, capsys, n
     assert str(tmp_path / "train") in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_bare_updates_are_those_of_the_epoch(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark_epoch.Measured, "epochs", [], raising=False)
     monkeypatch.setattr(benchmark_epoch.Measured, "updates", [], raising=False)

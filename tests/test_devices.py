@@ -163,6 +163,7 @@ def test_a_batch_in_parts_is_the_same_update_where_batch_norm_sees_the_same(food
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), *updated)
 
 
+@pytest.mark.slow
 def test_a_part_of_padding_alone_moves_no_statistics(food: Pictures) -> None:
     config = configured("train.accumulate=4")
     state = TrainState.create(config, init_variables(config), total_steps=1)
