@@ -39,33 +39,53 @@ def api(folder: str, pictures: str) -> None:
     """What `jaxfood.processes` and the cache do, written to `folder/PROCESS.json`."""
     from jaxfood import processes
     from jaxfood.config.distributed import DistributedConfig
-    from jaxfood.data import cache
-    from jaxfood.data.folder import index_pictures
-    from jaxfood.errors import UserError
-    from jaxfood.training.interrupt import StopRequest
 
     processes.start(DistributedConfig())
     own = processes.index()
     found: dict[str, object] = {"count": processes.count(), "first": processes.is_first()}
     found["shared"] = [processes.share(f"from {own}"), processes.share("")]
-
-    def mistakes_of(*those: int) -> str:
-        try:
-            with processes.together():
-                if own in those:
-                    raise UserError("no such disk")
-                with processes.together():  # where others wait meanwhile
-                    processes.barrier()
-        except UserError as error:
-            return str(error)
-        return ""
-
     found["mistakes"] = [mistakes_of(), mistakes_of(0), mistakes_of(1), mistakes_of(0, 1)]
-    try:
-        processes.check_same({"same": [1.5], "other": own})
-    except UserError as error:
-        found["difference"] = str(error)
+    found["difference"] = difference_found()
     found["folders"] = [processes.share_folder(Path(folder) / name) for name in ("everybody's", f"{own}'s")]
+    found |= caching(Path(folder), pictures, own)
+    found["stopped"] = stopped_at(asked=own == 1)
+    (Path(folder) / f"{own}.json").write_text(json.dumps(found))
+
+
+def mistakes_of(*those: int) -> str:
+    """What this process is told where those make a mistake."""
+    from jaxfood import processes
+    from jaxfood.errors import UserError
+
+    try:
+        with processes.together():
+            if processes.index() in those:
+                raise UserError("no such disk")
+            with processes.together():  # where others wait meanwhile
+                processes.barrier()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def difference_found() -> str:
+    """What is said of a value that is another one in each process."""
+    from jaxfood import processes
+    from jaxfood.errors import UserError
+
+    try:
+        processes.check_same({"same": [1.5], "other": processes.index()})
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def caching(folder: Path, pictures: str, own: int) -> dict[str, object]:
+    """What each way to load the pictures gives, and which of them this process decoded."""
+    from jaxfood import processes
+    from jaxfood.data import cache
+    from jaxfood.data.folder import index_pictures
+    from jaxfood.errors import UserError
 
     decoded: list[str] = []
     decode = cache.decode_picture
@@ -78,34 +98,35 @@ def api(folder: str, pictures: str) -> None:
 
     def load(cache_dir: str, skip_corrupt: bool) -> object:
         decoded.clear()
+        index, where = index_pictures(pictures), folder / cache_dir
         try:
             with processes.together():
-                loaded = cache.load_pictures(
-                    index_pictures(pictures),
-                    16,
-                    cache_dir=Path(folder) / cache_dir,
-                    skip_corrupt=skip_corrupt,
-                    progress=False,
-                )
+                loaded = cache.load_pictures(index, 16, cache_dir=where, skip_corrupt=skip_corrupt, progress=False)
         except UserError as error:
             return str(error)
         skipped = [path.name for path in loaded.skipped]
         return {"decoded": sorted(decoded), "skipped": skipped, "images": loaded.images.tolist()}
 
-    found["strict"] = load("cache", skip_corrupt=False)
-    found["decoding"] = load("cache", skip_corrupt=True)
-    found["cached"] = load("cache", skip_corrupt=True)
-    found["own cache"] = load(f"cache of {own}", skip_corrupt=True)
+    return {
+        "strict": load("cache", skip_corrupt=False),
+        "decoding": load("cache", skip_corrupt=True),
+        "cached": load("cache", skip_corrupt=True),
+        "own cache": load(f"cache of {own}", skip_corrupt=True),
+    }
+
+
+def stopped_at(*, asked: bool) -> int | None:
+    """The step that the processes stop at; one of them gets Ctrl-C at step 20."""
+    from jaxfood.training.interrupt import StopRequest
 
     with StopRequest() as stop:
         for step in range(100_000):
             time.sleep(0.001)
-            if step == 20 and own == 1:
+            if step == 20 and asked:
                 os.kill(os.getpid(), signal.SIGINT)
             if stop.reached(step):
-                found["stopped"] = step
-                break
-    (Path(folder) / f"{own}.json").write_text(json.dumps(found))
+                return step
+    return None
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ import pytest
 import simulate_scaling
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from simulate_scaling import (
+from scaling_measurements import check, measure_noise, noise_scale
+from scaling_model import (
     CHIPS,
     Chip,
     all_reduce_seconds,
     best_batch,
     flops,
     layers,
-    noise_scale,
     optimizer,
     reduced_bytes,
     sent_bytes,
@@ -223,12 +223,12 @@ def test_mistakes_are_named(arguments, message, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_measurements(tiny_food, monkeypatch):
-    chip, predicted, measured = simulate_scaling.check(batch=2, image_size=32, repeats=1, side=256)
+    chip, predicted, measured = check(batch=2, image_size=32, repeats=1, side=256)
     assert predicted == simulate(chip, 1, 2, 32)
     assert 0 < chip.flops < math.inf
     assert 0 < chip.memory < math.inf
     assert measured > 0
     monkeypatch.setattr(simulate_scaling, "load_config", lambda *_: load_config(overrides=("data.image_size=32",)))
-    scale, error = simulate_scaling.measure_noise(tiny_food / "train", None, batches=5, batch_size=4)
+    scale, error = measure_noise(tiny_food / "train", None, batches=5, batch_size=4)
     assert math.isfinite(scale)
     assert error > 0
