@@ -12,10 +12,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from scaling_model import FLOAT32, Chip, Times, simulate
 
-from jaxfood.config import load_config
+from jaxfood.config import Config, load_config
 from jaxfood.data.decode import decode_picture
 from jaxfood.data.folder import index_pictures
-from jaxfood.training.run import load_run
 from jaxfood.training.state import TrainState, init_variables
 from jaxfood.training.step import loss_fn, train_step
 
@@ -70,17 +69,14 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def measure_noise(folder: Path, run: Path | None, batches: int, batch_size: int) -> tuple[float, float]:
-    """The gradient noise scale at a run's best weights, or at new ones, and its standard error (jackknife).
+def measure_noise(
+    folder: Path, config: Config, variables: dict[str, Any], batches: int, batch_size: int
+) -> tuple[float, float]:
+    """The gradient noise scale of a folder's pictures at the weights `variables`, and its standard error (jackknife).
 
     BatchNorm sees `batch_size` pictures at a time, as in a training with batches of that size.
     """
     index = index_pictures(folder)
-    if run:
-        _, variables, config = load_run(run)
-    else:
-        config = load_config("hw3")
-        variables = init_variables(config)
     chosen = np.random.default_rng(0).permutation(len(index.paths))[: batches * batch_size]
     state = TrainState.create(config, variables, total_steps=1)
     gradient = jax.jit(

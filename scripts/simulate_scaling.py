@@ -25,7 +25,10 @@ from scaling_model import (
     simulate,
 )
 
+from jaxfood.config import load_config
 from jaxfood.errors import UserError
+from jaxfood.training.run import load_run
+from jaxfood.training.state import init_variables
 
 CHIP_COUNTS = (1, 8, 64, 1024)
 NOISE_BATCHES = 24, 32  # how many, and of how many pictures
@@ -95,7 +98,12 @@ def _check_lines(batch: int, image_size: int) -> Iterator[str]:
 
 
 def _noise_lines(folder: Path, run: Path | None) -> Iterator[str]:
-    scale, error = measure_noise(folder, run, *NOISE_BATCHES)
+    if run:
+        _, variables, config = load_run(run)
+    else:
+        config = load_config("hw3")
+        variables = init_variables(config)
+    scale, error = measure_noise(folder, config, variables, *NOISE_BATCHES)
     yield f"gradient noise scale {scale:.0f} +- {error:.0f} pictures ({NOISE_BATCHES[0]} batches of {NOISE_BATCHES[1]})"
 
 

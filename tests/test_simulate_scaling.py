@@ -30,6 +30,7 @@ from scaling_model import (
 from jaxfood import FoodClassifier
 from jaxfood.config import load_config
 from jaxfood.model.classifier import FEATURES, HIDDEN
+from jaxfood.training.state import init_variables
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
 
@@ -222,13 +223,13 @@ def test_mistakes_are_named(arguments, message, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_measurements(tiny_food, monkeypatch):
+def test_measurements(tiny_food):
     chip, predicted, measured = check(batch=2, image_size=32, repeats=1, side=256)
     assert predicted == simulate(chip, 1, 2, 32)
     assert 0 < chip.flops < math.inf
     assert 0 < chip.memory < math.inf
     assert measured > 0
-    monkeypatch.setattr(simulate_scaling, "load_config", lambda *_: load_config(overrides=("data.image_size=32",)))
-    scale, error = measure_noise(tiny_food / "train", None, batches=5, batch_size=4)
+    config = load_config(overrides=("data.image_size=32",))
+    scale, error = measure_noise(tiny_food / "train", config, init_variables(config), batches=5, batch_size=4)
     assert math.isfinite(scale)
     assert error > 0
