@@ -86,7 +86,7 @@ def set_up_jax(device: DeviceConfig, distributed: DistributedConfig | None = Non
     """
     import jax
 
-    from jaxfood.data.cache import default_cache_dir
+    from jaxfood.data.cache_folder import default_cache_dir
 
     if device.platform:
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(device.platform, device.platform))

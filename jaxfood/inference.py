@@ -13,7 +13,7 @@ from tqdm import tqdm
 from jaxfood.config.schema import Config, DeviceConfig
 from jaxfood.data.batches import ResidentPictures, steps_per_epoch
 from jaxfood.data.cache import UnreadablePictures, load_pictures
-from jaxfood.data.folder import PictureIndex
+from jaxfood.data.index import PictureIndex
 from jaxfood.errors import UserError
 from jaxfood.mesh import make_mesh, on_every_device
 from jaxfood.model.classifier import FoodClassifier

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from jaxfood.config.schema import Config
-from jaxfood.data.cache import Pictures, UnreadablePictures, load_pictures
-from jaxfood.data.folder import check_labels, index_pictures
+from jaxfood.data.cache import UnreadablePictures, load_pictures
+from jaxfood.data.folder import index_pictures
+from jaxfood.data.labels import check_labels
+from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError
 from jaxfood.landscape import (
     Density,

@@ -8,7 +8,7 @@ import pytest
 
 from jaxfood.config.schema import DeviceConfig
 from jaxfood.data.batches import ResidentPictures, batches, epoch_order, steps_per_epoch
-from jaxfood.data.cache import Pictures
+from jaxfood.data.pictures import Pictures
 from jaxfood.mesh import make_mesh
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -13,8 +14,12 @@ import pytest
 from PIL import Image
 
 from jaxfood.data import cache
-from jaxfood.data.cache import Pictures, decode_picture, default_cache_dir, load_pictures
-from jaxfood.data.folder import PictureIndex, index_pictures
+from jaxfood.data.cache import load_pictures
+from jaxfood.data.cache_folder import default_cache_dir
+from jaxfood.data.decode import decode_picture
+from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import PictureIndex
+from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError
 
 PHOTOGRAPHS = Path(os.environ.get("JAXFOOD_TEST_DATA") or Path(__file__).parents[2] / "shared/data") / "food10_original"
@@ -318,7 +323,7 @@ def test_leftovers_of_dead_writers_are_removed_but_not_those_of_live_ones(index,
     entry = next((tmp_path / "cache").iterdir())
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    host = cache.platform.node()
+    host = platform.node()
     dead, live = entry / f"abc~{host}~{ended.pid}~0.tmp", entry / f"abc~{host}~{os.getpid()}~0.tmp"
     elsewhere, long_ago = entry / "abc~elsewhere~1~0.tmp", entry / "abc~elsewhere~1~1.tmp"
     for temporary in (dead, live, elsewhere, long_ago):

@@ -14,7 +14,7 @@ from jaxfood import TrainState, load_config, train_step
 from jaxfood.config import Config
 from jaxfood.config.schema import DeviceConfig
 from jaxfood.data.batches import ResidentPictures, epoch_order
-from jaxfood.data.cache import Pictures
+from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError
 from jaxfood.mesh import make_mesh, on_every_device
 from jaxfood.training.devices import compile_step, takes_rows_by_device

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxfood.data.folder import PictureIndex, check_labels, index_files, index_pictures
+from jaxfood.data.folder import index_files, index_pictures
+from jaxfood.data.index import PictureIndex
+from jaxfood.data.labels import check_labels
 from jaxfood.errors import UserError
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxfood.data.cache import Pictures
+from jaxfood.data.pictures import Pictures
 from jaxfood.data.splits import Splits
 from jaxfood.landscape import Objective, Point
 from jaxfood.lessons import LESSONS

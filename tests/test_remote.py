@@ -22,8 +22,10 @@ import pytest
 from jaxfood import files, predict, train
 from jaxfood.config import Config, load_config, to_toml
 from jaxfood.config.schema import LoggingConfig
-from jaxfood.data.cache import cache_folder, load_pictures
-from jaxfood.data.folder import PictureIndex, index_files, index_pictures
+from jaxfood.data.cache import load_pictures
+from jaxfood.data.cache_folder import cache_folder
+from jaxfood.data.folder import index_files, index_pictures
+from jaxfood.data.index import PictureIndex
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
 from jaxfood.files import list_bucket, open_lines, read_bytes, remove, to_path, write_whole
@@ -147,7 +149,7 @@ def test_a_path_in_a_bucket_keeps_its_bucket(requests: Requests, path: str | Pat
 def test_gcsfs_is_loaded_for_buckets_alone() -> None:
     code = """
 import sys
-from jaxfood.data.cache import cache_folder
+from jaxfood.data.cache_folder import cache_folder
 from jaxfood.data.folder import index_files
 index_files([sys.executable], labelled=False)
 cache_folder("~/cache")

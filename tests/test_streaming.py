@@ -19,7 +19,7 @@ import pytest
 from jaxfood.config import Config
 from jaxfood.config.schema import DataConfig, DeviceConfig
 from jaxfood.data.batches import ResidentPictures, epoch_order
-from jaxfood.data.cache import Pictures
+from jaxfood.data.pictures import Pictures
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.data.streaming import CachedPictures, StoredPictures, StreamedPictures, make_batches
 from jaxfood.errors import UserError

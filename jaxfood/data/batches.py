@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxfood.data.cache import Pictures
+from jaxfood.data.pictures import Pictures
 from jaxfood.mesh import by_rows, on_every_device
 
 Rows = TypeVar("Rows", jax.Array, np.ndarray)

@@ -11,17 +11,11 @@ subsets of one root would take turns in its entry.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
-import re
-import secrets
-import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,52 +25,23 @@ from tqdm import tqdm
 
 from jaxfood import processes
 from jaxfood.data import array_file
+from jaxfood.data.cache_folder import (
+    FORMAT_VERSION,
+    cache_folder,
+    entry_name,
+    fingerprint,
+    is_abandoned,
+    temporary_name,
+    writing_to,
+)
 from jaxfood.data.decode import UNREADABLE, decode_picture
-from jaxfood.data.folder import PictureIndex, Positions
+from jaxfood.data.index import PictureIndex
+from jaxfood.data.pictures import Pictures
 from jaxfood.data.threads import available_cpus, map_in_threads
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote
 
-# Part of the fingerprint: raise it when the bytes of an entry would come out differently.
-FORMAT_VERSION = 1
-
-_ABANDONED_AFTER_SECONDS = 24 * 3600
 _BUCKET_READERS = 32  # threads that mostly wait for the network
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """Decoded pictures and their labels.
-
-    Attributes:
-        images: uint8 [N, H, W, 3], RGB; from `load_pictures` a read-only memory map.
-        labels: int32 [N], -1 where there is no label.
-        paths: where the N pictures came from.
-        skipped: unreadable pictures that `skip_corrupt` left out of all the above.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    paths: tuple[Path, ...]
-    skipped: tuple[Path, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def subset(self, positions: Positions) -> Pictures:
-        """The pictures at `positions` (integers, a mask or a slice), in that order; a slice copies nothing."""
-        rows = np.arange(len(self))[positions]
-        paths = tuple(self.paths[row] for row in rows)
-        return Pictures(self.images[positions], self.labels[rows], paths, self.skipped)
-
-    def __add__(self, other: Pictures) -> Pictures:
-        """These pictures, then those of `other`, copied into memory; both must have one image size."""
-        return Pictures(
-            np.concatenate((self.images, other.images)),
-            np.concatenate((self.labels, other.labels)),
-            self.paths + other.paths,
-            self.skipped + other.skipped,
-        )
 
 
 class UnreadablePictures(UserError):
@@ -85,30 +50,6 @@ class UnreadablePictures(UserError):
     def __init__(self, findings: Sequence[str]) -> None:
         super().__init__("; ".join(findings) + ": mend or remove them, or set data.skip_corrupt = true")
         self.findings = tuple(findings)
-
-
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/jaxfood`, by default `~/.cache/jaxfood` (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxfood"
-
-
-def cache_folder(cache_dir: str | Path = "") -> Path:
-    """The cache folder that the setting `data.cache_dir` means; the empty string means the default."""
-    if is_remote(cache_dir):
-        raise UserError(f"data.cache_dir = {cache_dir}: a bucket cannot be mapped into memory; set a local folder")
-    return Path(os.path.abspath(Path(cache_dir).expanduser())) if str(cache_dir) else default_cache_dir()
-
-
-@contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Turns failures to write below the cache folder `folder` (no permission, disk full) into UserError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(
-            f"cannot write to the cache folder {folder} ({reason}): mend that, or set data.cache_dir to another folder"
-        ) from error
 
 
 def load_pictures(
@@ -161,8 +102,8 @@ class _Entry:
 
     def __init__(self, index: PictureIndex, image_size: int, skip_corrupt: bool, cache: Path) -> None:
         self.index, self.image_size, self.skip_corrupt = index, image_size, skip_corrupt
-        self.folder = cache / _entry_name(index.root, image_size)
-        self.fingerprint = _fingerprint(index, image_size, skip_corrupt)
+        self.folder = cache / entry_name(index.root, image_size)
+        self.fingerprint = fingerprint(index, image_size, skip_corrupt)
         self.array = self.folder / f"{self.fingerprint}.npy"
         self.description = self.folder / f"{self.fingerprint}.json"
         self.shared = self._is_shared()
@@ -219,8 +160,7 @@ class _Entry:
 
         Each process decodes `own` into a file; of a shared entry the first then appends the others' to its.
         """
-        writer = f"{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}"
-        temporary = self.folder / f"{self.fingerprint}~{writer}.tmp"
+        temporary = self.folder / temporary_name(self.fingerprint)
         try:
             with writing_to(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -276,35 +216,12 @@ class _Entry:
 
     def _remove_older(self) -> None:
         for path in self.folder.iterdir():
-            if path.suffix == ".tmp" and not _is_abandoned(path):
+            if path.suffix == ".tmp" and not is_abandoned(path):
                 continue
             if path not in (self.array, self.description):
                 # Windows refuses to remove an array that another process has mapped.
                 with suppress(OSError):
                     path.unlink()
-
-
-def _entry_name(root: Path, image_size: int) -> str:
-    """A name that people can read (`food-train-128px-1a2b3c4d`), and that no other root and size has."""
-    readable = "-".join(re.sub(r"[^\w.]+", "_", part)[:24] for part in root.parts[-2:])
-    digest = hashlib.sha256(os.fsencode(root)).hexdigest()
-    return f"{readable}-{image_size}px-{digest[:8]}"
-
-
-def _fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str:
-    digest = hashlib.sha256(f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt}".encode())
-    for path in index.paths:
-        version = index.versions[path] if is_remote(path) else _version(path)
-        digest.update(b"\0" + os.fsencode(path) + b"\0" + version.encode())
-    return digest.hexdigest()[:32]
-
-
-def _version(path: Path) -> str:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return "unreadable"
-    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _decode_into(file: BinaryIO, paths: Sequence[Path], image_size: int, bar: tqdm) -> list[Path]:
@@ -333,25 +250,3 @@ def _decode_or_none(path: Path, image_size: int) -> np.ndarray | None:
         return decode_picture(path, image_size)
     except UNREADABLE:
         return None
-
-
-def _is_abandoned(temporary: Path) -> bool:
-    """Whether whoever was writing the temporary file is gone."""
-    with suppress(OSError, ValueError):
-        _, host, pid, _ = temporary.name.split("~")
-        # os.kill(pid, 0) asks whether the process lives; on Windows it would end it.
-        if host == platform.node() and os.name == "posix":
-            return not _is_alive(int(pid))
-    with suppress(OSError):
-        return time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER_SECONDS
-    return False
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

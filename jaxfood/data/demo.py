@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from jaxfood import processes
-from jaxfood.data.cache import cache_folder, writing_to
+from jaxfood.data.cache_folder import cache_folder, writing_to
 from jaxfood.data.demo_drawings import GROUPS, Sketch, disc, random_colour, shaded, varied
 from jaxfood.data.threads import map_in_threads
 

@@ -1,82 +1,22 @@
-"""The index of a picture folder: which pictures there are and what their labels are, before any is opened.
+"""The pictures of a folder, a bucket, a list or one file, as an index.
 
 Understood are the homework's flat folders (`train/LABEL_NUMBER.jpg`), its older trees (`training/labeled/00/x.jpg`),
 class folders (`training/Bread/x.jpg`), list files and single pictures.
 """
 
-from __future__ import annotations
-
 import os
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from jaxfood.data.index import NO_LABEL, PictureIndex, common_folder
+from jaxfood.data.labels import label_file, label_tree
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote, list_bucket, read_bytes, to_path
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-NO_LABEL = -1
-Positions = slice | Sequence[int] | np.ndarray
-
-_LABELLED_FOLDERS = {"labeled", "labelled"}
-_UNLABELLED_FOLDERS = {"unlabeled", "unlabelled"}
-# At most nine digits, so that a label fits int32: longer numbers are time stamps, not labels.
-_LABEL_IN_NAME = re.compile(r"(\d{1,9})_")
-_LABEL_FOLDER = re.compile(r"\d{1,9}")
-
-
-@dataclass(frozen=True, eq=False)
-class PictureIndex:
-    """Pictures and their labels, in a fixed order (the notes' FoodDataset, without the pixels).
-
-    Attributes:
-        root: what the user named (folder, list file or single picture), absolute.
-        paths: the N pictures, absolute; those of a folder sorted by their path below it.
-        labels: int32 [N], -1 where there is no label.
-        classes: the class names in label order; () where labels are numbers.
-        versions: what the listing of a bucket told of its pictures, which changes when they do.
-    """
-
-    root: Path
-    paths: tuple[Path, ...]
-    labels: np.ndarray
-    classes: tuple[str, ...] = ()
-    versions: Mapping[Path, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def subset(self, positions: Positions) -> PictureIndex:
-        """The pictures at `positions` (integers, a mask or a slice), in that order; torch.utils.data.Subset."""
-        rows = np.arange(len(self))[positions]
-        return replace(self, paths=tuple(self.paths[row] for row in rows), labels=self.labels[rows])
-
-    def __add__(self, other: PictureIndex) -> PictureIndex:
-        """These pictures, then those of `other`; torch.utils.data.ConcatDataset.
-
-        The root becomes the deepest folder that holds both roots.
-
-        Raises:
-            UserError: both have labels, and their classes differ.
-        """
-        has_labels = [index for index in (self, other) if np.any(index.labels != NO_LABEL)] or [self]
-        if len({index.classes for index in has_labels}) > 1:
-            raise UserError(
-                f"{self.root} and {other.root} cannot be joined: their classes differ "
-                f"({_enumerate(self.classes) or 'numbers'} against {_enumerate(other.classes) or 'numbers'}); "
-                "index the second with the classes of the first"
-            )
-        root = _common_folder([self.root, other.root])
-        labels = np.concatenate((self.labels, other.labels))
-        versions = {**self.versions, **other.versions}
-        return PictureIndex(root, self.paths + other.paths, labels, has_labels[0].classes, versions)
-
-    def name(self, path: Path) -> str:
-        """`path` as messages show it: below the root without the root."""
-        return path.relative_to(self.root).as_posix() if path != self.root and self.root in path.parents else str(path)
 
 
 def index_pictures(location: str | Path, classes: Sequence[str] = (), *, labelled: bool = True) -> PictureIndex:
@@ -107,7 +47,7 @@ def index_pictures(location: str | Path, classes: Sequence[str] = (), *, labelle
     if os.path.isfile(root) and root.suffix.lower() in PICTURE_SUFFIXES:
         return _index_files(root, [root], classes, labelled)
     if os.path.exists(root):
-        raise UserError(f"{root} is neither a folder nor a picture ({_enumerate(PICTURE_SUFFIXES)}) nor a .txt list")
+        raise UserError(f"{root} is neither a folder nor a picture ({', '.join(PICTURE_SUFFIXES)}) nor a .txt list")
     raise UserError(f"no such folder or file: {root}; check the path")
 
 
@@ -123,37 +63,7 @@ def index_files(files: Iterable[str | Path], classes: Sequence[str] = (), *, lab
     paths = [_absolute(file) for file in files]
     if not paths:
         raise UserError("the list of pictures is empty: name at least one")
-    return _index_files(_common_folder({path.parent for path in paths}), paths, classes, labelled)
-
-
-def check_labels(index: PictureIndex, num_classes: int) -> None:
-    """Checks that every picture has a label from 0 to `num_classes` - 1, as train and valid need.
-
-    Raises:
-        UserError: some have none, or one beyond; the first few are named.
-    """
-    missing = [index.paths[row] for row in np.flatnonzero(index.labels < 0)]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(index)} pictures in {index.root} have no label "
-            f"({_first_few(index.name(path) for path in missing)}): {_mend_for_missing_labels(missing[0])}"
-        )
-    rows = np.flatnonzero(index.labels >= num_classes)
-    beyond = [f"{index.name(index.paths[row])} has {index.labels[row]}" for row in rows]
-    if beyond:
-        raise UserError(
-            f"{len(beyond)} of the {len(index)} pictures in {index.root} have labels beyond "
-            f"model.num_classes = {num_classes}, where labels run 0..{num_classes - 1} ({_first_few(beyond)}): "
-            f"set model.num_classes = {index.labels.max() + 1} or correct the labels"
-        )
-
-
-def _mend_for_missing_labels(path: Path) -> str:
-    for folder in path.parents:
-        if folder.name.lower() in _UNLABELLED_FOLDERS:
-            labelled = folder.with_name(re.sub("un", "", folder.name, count=1, flags=re.IGNORECASE))
-            return f"{folder} is for pictures without labels, name the labelled ones instead, such as {labelled}"
-    return "name them LABEL_NUMBER.jpg or put them into class folders"
+    return _index_files(common_folder({path.parent for path in paths}), paths, classes, labelled)
 
 
 def _index_bucket(root: Path, classes: Sequence[str], labelled: bool) -> PictureIndex:
@@ -174,9 +84,9 @@ def _index_folder(root: Path, pictures: Iterable[str], classes: Sequence[str], l
     # Strings, not Paths: 10,000 of them sort in milliseconds, and in the order of the notes' sorted(os.path.join(...)).
     names = sorted(pictures)
     if not names:
-        raise UserError(f"no pictures ({_enumerate(PICTURE_SUFFIXES)}) in {root}; check the path")
+        raise UserError(f"no pictures ({', '.join(PICTURE_SUFFIXES)}) in {root}; check the path")
     if labelled:
-        labels, classes = _label_tree(root, names, classes)
+        labels, classes = label_tree(root, names, classes)
     else:
         labels = [NO_LABEL] * len(names)
     return PictureIndex(root, tuple(root / name for name in names), np.array(labels, np.int32), tuple(classes))
@@ -210,40 +120,12 @@ def _leads_back(folder: str, name: str) -> bool:
     return os.path.islink(path) and Path(os.path.realpath(path)) in Path(os.path.realpath(folder), name).parents
 
 
-def _label_tree(root: Path, names: list[str], classes: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
-    """The labels of pictures at the relative paths `names` below `root`, and the classes they count in."""
-    parents = {_split(name)[0] for name in names}
-    unlabelled = {parent for parent in parents if _UNLABELLED_FOLDERS & {root.name.lower(), *parent.lower().split("/")}}
-    class_folders = {
-        parent: folder
-        for parent in parents - unlabelled
-        if (folder := _split(parent)[1]) and folder.lower() not in _LABELLED_FOLDERS
-    }
-    numbers, classes = _number_classes(root, set(class_folders.values()), classes)
-    labels = {parent: numbers[folder] for parent, folder in class_folders.items()} | dict.fromkeys(unlabelled, NO_LABEL)
-    split = (_split(name) for name in names)
-    return [labels[parent] if parent in labels else _label_in_name(name) for parent, name in split], classes
-
-
-def _number_classes(root: Path, names: set[str], classes: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """The label of each class folder name, and the classes in label order."""
-    if all(_LABEL_FOLDER.fullmatch(name) for name in names) and names.isdisjoint(classes):
-        return {name: int(name) for name in names}, tuple(classes)
-    known = tuple(classes) or tuple(sorted(names))
-    if unknown := sorted(names.difference(known)):
-        raise UserError(
-            f"{root} has folders that are no classes of train: {_enumerate(unknown)}; "
-            f"rename or remove them (the classes are {_enumerate(known)})"
-        )
-    return {name: known.index(name) for name in names}, known
-
-
 def _index_files(root: Path, paths: list[Path], classes: Sequence[str], labelled: bool) -> PictureIndex:
     versions = _versions_in_buckets(paths)
     if missing := [str(path) for path in paths if path not in versions and not os.path.isfile(path)]:
         source = f"{root} names" if os.path.isfile(root) else "the list names"
-        raise UserError(f"{source} files that do not exist: {_enumerate(missing)}; correct or remove them")
-    labels = [_label_file(path, classes) if labelled else NO_LABEL for path in paths]
+        raise UserError(f"{source} files that do not exist: {', '.join(missing)}; correct or remove them")
+    labels = [label_file(path, classes) if labelled else NO_LABEL for path in paths]
     return PictureIndex(root, tuple(paths), np.array(labels, np.int32), tuple(classes), versions)
 
 
@@ -251,16 +133,6 @@ def _versions_in_buckets(paths: Iterable[Path]) -> dict[Path, str]:
     """The versions of those of the files that are in buckets and exist, by a listing of each of their folders."""
     folders = {path.parent for path in paths if is_remote(path)}
     return {folder / name: version for folder in folders for name, version in list_bucket(folder).items()}
-
-
-def _label_file(path: Path, classes: Sequence[str]) -> int:
-    folder = path.parent.name
-    if any(part.lower() in _UNLABELLED_FOLDERS for part in path.parts):
-        return NO_LABEL
-    if folder in classes:
-        return classes.index(folder)
-    label = _label_in_name(path.name)
-    return int(folder) if label == NO_LABEL and _LABEL_FOLDER.fullmatch(folder) else label
 
 
 def _read_list(path: Path) -> list[Path]:
@@ -274,31 +146,6 @@ def _read_list(path: Path) -> list[Path]:
     return files
 
 
-def _label_in_name(name: str) -> int:
-    match = _LABEL_IN_NAME.match(name)
-    return int(match[1]) if match else NO_LABEL
-
-
-def _split(name: str) -> tuple[str, str]:
-    parent, _, last = name.rpartition("/")
-    return parent, last
-
-
 def _absolute(path: str | Path) -> Path:
     path = to_path(path)
     return path if is_remote(path) else Path(os.path.abspath(path.expanduser()))
-
-
-def _common_folder(folders: Collection[Path]) -> Path:
-    """The deepest folder that holds them all."""
-    first, *others = folders
-    return next(folder for folder in (first, *first.parents) if all(folder in (each, *each.parents) for each in others))
-
-
-def _enumerate(names: Iterable[str]) -> str:
-    return ", ".join(names)
-
-
-def _first_few(names: Iterable[str], few: int = 3) -> str:
-    listed = list(names)
-    return _enumerate(listed[:few]) + (", ..." if len(listed) > few else "")

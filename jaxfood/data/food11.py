@@ -10,7 +10,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxfood.data.demo import FOOD11_CLASSES
-from jaxfood.data.folder import PictureIndex, check_labels, index_pictures
+from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import PictureIndex
+from jaxfood.data.labels import check_labels
 from jaxfood.errors import UserError
 
 _SPLITS = ("train", "valid", "test")

@@ -8,9 +8,12 @@ import numpy as np
 
 from jaxfood.config.schema import DataConfig
 from jaxfood.data import tfds
-from jaxfood.data.cache import Pictures, UnreadablePictures, load_pictures
+from jaxfood.data.cache import UnreadablePictures, load_pictures
 from jaxfood.data.demo import demo_root
-from jaxfood.data.folder import PictureIndex, Positions, check_labels, index_pictures
+from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import PictureIndex, Positions
+from jaxfood.data.labels import check_labels
+from jaxfood.data.pictures import Pictures
 from jaxfood.data.streaming import CachedPictures, StoredPictures, require
 from jaxfood.errors import UserError
 from jaxfood.files import read_bytes, to_path

@@ -19,8 +19,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxfood.data.batches import ResidentPictures, batches, split_by_device, steps_per_epoch
-from jaxfood.data.cache import Pictures
-from jaxfood.data.folder import Positions
+from jaxfood.data.index import Positions
+from jaxfood.data.pictures import Pictures
 from jaxfood.data.threads import available_cpus
 from jaxfood.errors import UserError
 from jaxfood.mesh import by_rows

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxfood.config.schema import DataConfig
 from jaxfood.data.decode import UNREADABLE, decode_bytes, decode_picture
-from jaxfood.data.folder import PictureIndex
+from jaxfood.data.index import PictureIndex
 from jaxfood.data.streaming import StoredPictures, require
 from jaxfood.data.threads import map_in_threads
 from jaxfood.errors import UserError

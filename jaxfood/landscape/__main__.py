@@ -14,7 +14,7 @@ from jaxfood.errors import UserError
 from jaxfood.files import is_remote, to_path
 
 if TYPE_CHECKING:
-    from jaxfood.data.cache import Pictures
+    from jaxfood.data.pictures import Pictures
     from jaxfood.landscape import Point
     from jaxfood.page import Page
     from jaxfood.training.standing import Standing

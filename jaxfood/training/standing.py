@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxfood.config.schema import Config
 from jaxfood.data.batches import batches
-from jaxfood.data.cache import Pictures
+from jaxfood.data.pictures import Pictures
 from jaxfood.landscape import (
     Eigenpairs,
     Objective,

@@ -1,0 +1,97 @@
+"""The cache folder: where it is, how its entries are named, and whose temporary files lie in it."""
+
+import hashlib
+import os
+import platform
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import PIL
+
+from jaxfood.data.index import PictureIndex
+from jaxfood.errors import UserError
+from jaxfood.files import is_remote
+
+# Part of the fingerprint: raise it when the bytes of an entry would come out differently.
+FORMAT_VERSION = 1
+
+_ABANDONED_AFTER_SECONDS = 24 * 3600
+
+
+def default_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/jaxfood`, by default `~/.cache/jaxfood` (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxfood"
+
+
+def cache_folder(cache_dir: str | Path = "") -> Path:
+    """The cache folder that the setting `data.cache_dir` means; the empty string means the default."""
+    if is_remote(cache_dir):
+        raise UserError(f"data.cache_dir = {cache_dir}: a bucket cannot be mapped into memory; set a local folder")
+    return Path(os.path.abspath(Path(cache_dir).expanduser())) if str(cache_dir) else default_cache_dir()
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turns failures to write below the cache folder `folder` (no permission, disk full) into UserError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot write to the cache folder {folder} ({reason}): mend that, or set data.cache_dir to another folder"
+        ) from error
+
+
+def entry_name(root: Path, image_size: int) -> str:
+    """A name that people can read (`food-train-128px-1a2b3c4d`), and that no other root and size has."""
+    readable = "-".join(re.sub(r"[^\w.]+", "_", part)[:24] for part in root.parts[-2:])
+    digest = hashlib.sha256(os.fsencode(root)).hexdigest()
+    return f"{readable}-{image_size}px-{digest[:8]}"
+
+
+def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str:
+    """A name for the pictures of `index` as they are now: their paths, sizes and times, and how they are decoded."""
+    digest = hashlib.sha256(f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt}".encode())
+    for path in index.paths:
+        version = index.versions[path] if is_remote(path) else _version(path)
+        digest.update(b"\0" + os.fsencode(path) + b"\0" + version.encode())
+    return digest.hexdigest()[:32]
+
+
+def _version(path: Path) -> str:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return "unreadable"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def temporary_name(name: str) -> str:
+    """A name for the file that this process writes before it becomes `name`; see `is_abandoned`."""
+    return f"{name}~{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}.tmp"
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether whoever was writing the temporary file is gone."""
+    with suppress(OSError, ValueError):
+        _, host, pid, _ = temporary.name.split("~")
+        # os.kill(pid, 0) asks whether the process lives; on Windows it would end it.
+        if host == platform.node() and os.name == "posix":
+            return not _is_alive(int(pid))
+    with suppress(OSError):
+        return time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER_SECONDS
+    return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,100 @@
+"""What names of files and folders say about labels: the homework's two layouts, class folders, and what is missing."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxfood.data.index import NO_LABEL, PictureIndex
+from jaxfood.errors import UserError
+
+_LABELLED_FOLDERS = {"labeled", "labelled"}
+_UNLABELLED_FOLDERS = {"unlabeled", "unlabelled"}
+# At most nine digits, so that a label fits int32: longer numbers are time stamps, not labels.
+_LABEL_IN_NAME = re.compile(r"(\d{1,9})_")
+_LABEL_FOLDER = re.compile(r"\d{1,9}")
+
+
+def label_tree(root: Path, names: list[str], classes: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+    """The labels of pictures at the relative paths `names` below `root`, and the classes they count in."""
+    parents = {_split(name)[0] for name in names}
+    unlabelled = {parent for parent in parents if _UNLABELLED_FOLDERS & {root.name.lower(), *parent.lower().split("/")}}
+    class_folders = {
+        parent: folder
+        for parent in parents - unlabelled
+        if (folder := _split(parent)[1]) and folder.lower() not in _LABELLED_FOLDERS
+    }
+    numbers, classes = _number_classes(root, set(class_folders.values()), classes)
+    labels = {parent: numbers[folder] for parent, folder in class_folders.items()} | dict.fromkeys(unlabelled, NO_LABEL)
+    split = (_split(name) for name in names)
+    return [labels[parent] if parent in labels else _label_in_name(name) for parent, name in split], classes
+
+
+def _number_classes(root: Path, names: set[str], classes: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The label of each class folder name, and the classes in label order."""
+    if all(_LABEL_FOLDER.fullmatch(name) for name in names) and names.isdisjoint(classes):
+        return {name: int(name) for name in names}, tuple(classes)
+    known = tuple(classes) or tuple(sorted(names))
+    if unknown := sorted(names.difference(known)):
+        raise UserError(
+            f"{root} has folders that are no classes of train: {', '.join(unknown)}; "
+            f"rename or remove them (the classes are {', '.join(known)})"
+        )
+    return {name: known.index(name) for name in names}, known
+
+
+def label_file(path: Path, classes: Sequence[str]) -> int:
+    """The label of a picture that was named by itself; the rules are those of `folder.index_files`."""
+    folder = path.parent.name
+    if any(part.lower() in _UNLABELLED_FOLDERS for part in path.parts):
+        return NO_LABEL
+    if folder in classes:
+        return classes.index(folder)
+    label = _label_in_name(path.name)
+    return int(folder) if label == NO_LABEL and _LABEL_FOLDER.fullmatch(folder) else label
+
+
+def _label_in_name(name: str) -> int:
+    match = _LABEL_IN_NAME.match(name)
+    return int(match[1]) if match else NO_LABEL
+
+
+def _split(name: str) -> tuple[str, str]:
+    parent, _, last = name.rpartition("/")
+    return parent, last
+
+
+def check_labels(index: PictureIndex, num_classes: int) -> None:
+    """Checks that every picture has a label from 0 to `num_classes` - 1, as train and valid need.
+
+    Raises:
+        UserError: some have none, or one beyond; the first few are named.
+    """
+    missing = [index.paths[row] for row in np.flatnonzero(index.labels < 0)]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(index)} pictures in {index.root} have no label "
+            f"({_first_few(index.name(path) for path in missing)}): {_mend_for_missing_labels(missing[0])}"
+        )
+    rows = np.flatnonzero(index.labels >= num_classes)
+    beyond = [f"{index.name(index.paths[row])} has {index.labels[row]}" for row in rows]
+    if beyond:
+        raise UserError(
+            f"{len(beyond)} of the {len(index)} pictures in {index.root} have labels beyond "
+            f"model.num_classes = {num_classes}, where labels run 0..{num_classes - 1} ({_first_few(beyond)}): "
+            f"set model.num_classes = {index.labels.max() + 1} or correct the labels"
+        )
+
+
+def _mend_for_missing_labels(path: Path) -> str:
+    for folder in path.parents:
+        if folder.name.lower() in _UNLABELLED_FOLDERS:
+            labelled = folder.with_name(re.sub("un", "", folder.name, count=1, flags=re.IGNORECASE))
+            return f"{folder} is for pictures without labels, name the labelled ones instead, such as {labelled}"
+    return "name them LABEL_NUMBER.jpg or put them into class folders"
+
+
+def _first_few(names: Iterable[str], few: int = 3) -> str:
+    listed = list(names)
+    return ", ".join(listed[:few]) + (", ..." if len(listed) > few else "")
