@@ -23,10 +23,13 @@ def float64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["direct", "winograd"])
-def two_pictures_at_a_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["CPU", "CPU, winograd", "elsewhere"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forms of the platforms, those of CPUs for two pictures at a time."""
     monkeypatch.setattr(convolution, "_GROUP_BYTES", 2 * 6 * 8 * len(SCALE) * 8)
-    if request.param == "winograd":
+    if request.param == "elsewhere":
+        monkeypatch.setattr(convolution, "_cpu_form", lambda x, kernel: convolution._WHOLE)
+    if request.param == "CPU, winograd":
         monkeypatch.setattr(convolution, "_WINOGRAD_CHANNELS", 1)
         monkeypatch.setattr(convolution, "_WINOGRAD_TILES", 1)
 
@@ -70,7 +73,7 @@ def pool(x: jax.Array, scale: jax.Array) -> jax.Array:
 # Values and gradients.
 
 
-@pytest.mark.usefixtures("two_pictures_at_a_time")
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("features_in", [3, 6])  # the convolution's output is repeated, or kept
 @pytest.mark.parametrize("batch", [1, 2, 3, 6])
 def test_values_moments_and_all_gradients(batch: int, features_in: int) -> None:
@@ -86,7 +89,7 @@ def test_values_moments_and_all_gradients(batch: int, features_in: int) -> None:
     assert_close(actual, expected)
 
 
-@pytest.mark.usefixtures("two_pictures_at_a_time")
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("features_in", [3, 6])
 def test_second_derivatives_forward_over_reverse_and_reverse_over_reverse(features_in: int) -> None:
     primals = x, kernel = normal(4, 4, 6, features_in), normal(3, 3, features_in, len(SCALE))
@@ -228,6 +231,16 @@ def test_winograd_where_it_pays_and_loses_nothing(
     form = convolution._cpu_form(x, jax.ShapeDtypeStruct((3, 3, shape[-1], features), dtype))
     assert (form.convolve is convolution.winograd3x3) == winograd
     assert (form.kernel_gradient is convolution._kernel_gradient_winograd) == winograd
+
+
+def test_moments_in_one_pass_lose_no_digits() -> None:
+    """The mean of squares less the square of the mean has none left here in float32."""
+    output = (normal(3, 16, 16, 4) + 3000).astype(np.float32)
+    mean, var = convolution._moments_in_one_pass(output)
+    assert {mean.dtype, var.dtype} == {jnp.dtype(jnp.float32)}
+    exact = output.astype(np.float64)
+    assert_close(mean, exact.mean((1, 2)), 1e-6)
+    assert_close(var, exact.var((1, 2)), 1e-5)
 
 
 # Memory.

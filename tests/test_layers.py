@@ -1,7 +1,8 @@
-"""BatchNorm against its formulas in NumPy, mostly float64, and the distribution that weights start from."""
+"""BatchNorm with ReLU against its formulas, mostly float64, and the distribution that weights start from."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxfood.model.convolution import Pooled
-from jaxfood.model.layers import BatchNorm, torch_uniform
+from jaxfood.model.layers import BatchNormReLU, torch_uniform
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,7 +50,7 @@ def batch_norm_variables(channels: int) -> dict:
 def batch_norm(x: jax.Array, conv_bias: jax.Array, mask: jax.Array | None = None, train: bool = True) -> tuple:
     """Of `x` before pooling: what became of the values that were taken, and the new running statistics."""
     features = x.shape[-1]
-    return BatchNorm(features).apply(
+    return BatchNormReLU(features).apply(
         batch_norm_variables(features), take(x), conv_bias=conv_bias, train=train, mask=mask, mutable=["batch_stats"]
     )
 
@@ -62,7 +63,7 @@ def test_batch_norm_in_training_is_the_formula(batch: int) -> None:
     full, n = x + conv_bias, batch * 12
     mean, var = full.mean((0, 1, 2)), full.var((0, 1, 2))
     expected = (full - mean) / np.sqrt(var + 1e-5) * variables["params"]["scale"] + variables["params"]["bias"]
-    assert_close(y, expected[:, ::2, 1::2])
+    assert_close(y, np.maximum(expected[:, ::2, 1::2], 0))
     old = variables["batch_stats"]
     assert_close(new["batch_stats"]["mean"], 0.9 * old["mean"] + 0.1 * mean)
     assert_close(new["batch_stats"]["var"], 0.9 * old["var"] + 0.1 * var * n / (n - 1))
@@ -75,7 +76,7 @@ def test_batch_norm_in_evaluation_is_the_formula() -> None:
     mean, var = variables["batch_stats"]["mean"], variables["batch_stats"]["var"]
     taken = take(x).values + conv_bias
     expected = (taken - mean) / np.sqrt(var + 1e-5) * variables["params"]["scale"]
-    assert_close(y, expected + variables["params"]["bias"])
+    assert_close(y, np.maximum(expected + variables["params"]["bias"], 0))
     for name, value in variables["batch_stats"].items():
         np.testing.assert_array_equal(new["batch_stats"][name], value)
 
@@ -115,6 +116,44 @@ def test_the_convolutions_bias_only_moves_the_running_mean_and_has_no_gradient()
     assert np.all(gradient != 0)
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_first_and_second_derivatives_are_jaxs_own_of_the_formula(train: bool) -> None:
+    x, variables = normal(4, 6, 2, 4) * 3 + 5, batch_norm_variables(4)
+    primals = x, variables["params"]
+
+    def ours(x: jax.Array, params: dict) -> jax.Array:
+        given = {"params": params, "batch_stats": variables["batch_stats"]}
+        norm = BatchNormReLU(4)
+        return norm.apply(given, take(x), conv_bias=jnp.zeros(4), train=train, mutable=["batch_stats"])[0]
+
+    def formula(x: jax.Array, params: dict) -> jax.Array:
+        mean, var = (x.mean((0, 1, 2)), x.var((0, 1, 2))) if train else variables["batch_stats"].values()
+        normalised = (x[:, ::2, 1::2] - mean) / jnp.sqrt(var + 1e-5)
+        return jax.nn.relu(normalised * params["scale"] + params["bias"])
+
+    def derivatives(function: Callable[..., jax.Array]) -> Any:
+        gradient = jax.grad(lambda x, params: jnp.sum(jnp.sin(function(x, params))), (0, 1))
+        return jax.jvp(gradient, primals, jax.tree.map(lambda leaf: normal(*leaf.shape, seed=3), primals))
+
+    for actual, expected in zip(*map(jax.tree.leaves, map(derivatives, (ours, formula))), strict=True):
+        assert_close(actual, expected, 1e-11)
+
+
+def test_float64_pictures_go_through_float32_parameters() -> None:
+    x = normal(4, 6, 2, 4)
+    variables = jax.tree.map(np.float32, batch_norm_variables(4))
+
+    def total(x: jax.Array, params: dict) -> jax.Array:
+        given = {"params": params, "batch_stats": variables["batch_stats"]}
+        y, _ = BatchNormReLU(4).apply(given, take(x), conv_bias=jnp.zeros(4), train=True, mutable=["batch_stats"])
+        assert y.dtype == jnp.float64
+        return jnp.sum(y)
+
+    x_g, params_g = jax.grad(total, (0, 1))(x, variables["params"])
+    assert x_g.dtype == jnp.float64
+    assert {leaf.dtype for leaf in jax.tree.leaves(params_g)} == {jnp.dtype(jnp.float32)}
+
+
 def test_the_running_statistics_have_no_gradient() -> None:
     x = normal(4, 6, 2, 4)
     gradient = jax.grad(lambda x: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(batch_norm(x, np.ones(4))[1])))(x)
@@ -134,8 +173,8 @@ def test_a_large_offset_loses_no_digits_in_float32() -> None:
 def test_bfloat16_goes_in_and_out_and_statistics_stay_float32() -> None:
     with jax.enable_x64(False):
         x = jnp.asarray(normal(8, 4, 4, 3) + 10, jnp.bfloat16)
-        variables = BatchNorm(3).init(jax.random.key(0), take(x), conv_bias=jnp.zeros(3), train=True)
-        y, new = BatchNorm(3).apply(variables, take(x), conv_bias=jnp.zeros(3), train=True, mutable=["batch_stats"])
+        variables = BatchNormReLU(3).init(jax.random.key(0), take(x), conv_bias=jnp.zeros(3), train=True)
+        y, new = BatchNormReLU(3).apply(variables, take(x), conv_bias=jnp.zeros(3), train=True, mutable=["batch_stats"])
         assert y.dtype == jnp.bfloat16
         assert {leaf.dtype for leaf in jax.tree.leaves((variables, new))} == {jnp.dtype(jnp.float32)}
         exact = np.asarray(x, np.float64)
@@ -145,7 +184,7 @@ def test_bfloat16_goes_in_and_out_and_statistics_stay_float32() -> None:
 
 def test_initialising_leaves_the_running_statistics_at_the_start() -> None:
     x = normal(4, 6, 2, 4) + 7
-    variables = BatchNorm(4).init(jax.random.key(0), take(x), conv_bias=np.zeros(4), train=True)
+    variables = BatchNormReLU(4).init(jax.random.key(0), take(x), conv_bias=np.zeros(4), train=True)
     np.testing.assert_array_equal(variables["batch_stats"]["mean"], np.zeros(4))
     np.testing.assert_array_equal(variables["batch_stats"]["var"], np.ones(4))
     np.testing.assert_array_equal(variables["params"]["scale"], np.ones(4))

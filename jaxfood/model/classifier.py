@@ -7,7 +7,7 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype
 
 from jaxfood.model.convolution import conv3x3_max_pool
-from jaxfood.model.layers import BatchNorm, torch_uniform
+from jaxfood.model.layers import BatchNormReLU, torch_uniform
 
 FEATURES = (64, 128, 256, 512, 512)
 HIDDEN = (1024, 512)
@@ -30,9 +30,9 @@ class ConvBlock(nn.Module):
         kernel = self.param("kernel", init, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
-        norm = BatchNorm(self.features, axis_name=self.axis_name, name="norm")
+        norm = BatchNormReLU(self.features, axis_name=self.axis_name, name="norm")
         pooled = conv3x3_max_pool(x, kernel, norm.scale)
-        return nn.relu(norm(pooled, conv_bias=bias, train=train, mask=mask))
+        return norm(pooled, conv_bias=bias, train=train, mask=mask)
 
 
 class FoodClassifier(nn.Module):

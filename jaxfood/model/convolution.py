@@ -65,6 +65,7 @@ class _Form(NamedTuple):
 
     groups: int  # of pictures, one after another
     convolve: Callable[[jax.Array, jax.Array], jax.Array]  # of x and kernel
+    moments: Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # of each picture and channel of the output
     kernel_gradient: Callable[[jax.Array, jax.Array], jax.Array]  # of x and the output's gradient
 
 
@@ -79,10 +80,7 @@ def _forward(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> tuple[Pooled,
 def _forward_group(x: jax.Array, kernel: jax.Array, scale: jax.Array, form: _Form) -> tuple[Pooled, _Kept]:
     output = form.convolve(x, kernel)
     values, winner = _max_pool(output, scale)
-    wide = output.astype(jnp.promote_types(output.dtype, jnp.float32))
-    mean = jnp.mean(wide, (1, 2))
-    var = jnp.mean(jnp.square(wide - mean[:, None, None]), (1, 2))
-    return Pooled(values, mean, var), _Kept(None if x.shape[-1] <= _CHEAP else output, winner)
+    return Pooled(values, *form.moments(output)), _Kept(None if x.shape[-1] <= _CHEAP else output, winner)
 
 
 def _save(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> tuple[Pooled, Saved]:
@@ -159,15 +157,31 @@ def _kernel_gradient_winograd(x: jax.Array, g: jax.Array) -> jax.Array:
     return jax.vjp(partial(winograd3x3, x), kernel)[1](g)[0]
 
 
-_WHOLE = _Form(1, _convolve, _kernel_gradient)
+def _moments(output: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance `[B, C]`, in at least float32."""
+    wide = output.astype(jnp.promote_types(output.dtype, jnp.float32))
+    mean = jnp.mean(wide, (1, 2))
+    return mean, jnp.mean(jnp.square(wide - mean[:, None, None]), (1, 2))
+
+
+def _moments_in_one_pass(output: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same from one reading of the output; shifted by its value in the middle, or the difference loses digits."""
+    wide = output.astype(jnp.promote_types(output.dtype, jnp.float32))
+    shift = wide[:, output.shape[1] // 2, output.shape[2] // 2]
+    shifted = wide - shift[:, None, None]
+    shifted_mean = jnp.mean(shifted, (1, 2))
+    return shift + shifted_mean, jnp.mean(jnp.square(shifted), (1, 2)) - jnp.square(shifted_mean)
+
+
+_WHOLE = _Form(1, _convolve, _moments_in_one_pass, _kernel_gradient)
 
 
 def _cpu_form(x: jax.Array, kernel: jax.Array) -> _Form:
     groups = _groups_on_cpu(x, kernel)
     is_wide = min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS and math.prod(x.shape[:3]) >= 4 * _WINOGRAD_TILES
     if is_wide and x.dtype.itemsize >= 4:
-        return _Form(groups, winograd3x3, _kernel_gradient_winograd)
-    return _Form(groups, _convolve, _kernel_gradient_products)
+        return _Form(groups, winograd3x3, _moments, _kernel_gradient_winograd)
+    return _Form(groups, _convolve, _moments, _kernel_gradient_products)
 
 
 def _max_pool(x: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,4 @@
-"""BatchNorm, and what weights start from: PyTorch's meaning."""
+"""BatchNorm with ReLU, and what weights start from: PyTorch's meaning."""
 
 import math
 
@@ -21,8 +21,8 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
-class BatchNorm(nn.Module):
-    """`nn.BatchNorm2d` before max pooling: learned `scale` and `bias` `[C]`, running `mean` and `var` `[C]`.
+class BatchNormReLU(nn.Module):
+    """`nn.BatchNorm2d` and `nn.ReLU`, after max pooling: learned `scale`, `bias`, running `mean`, `var`, all `[C]`.
 
     It is given what pooling took, by `scale`, and the moments of all values (`conv3x3_max_pool`). As in PyTorch the
     batch is normalised by its biased variance, and the running variance takes the unbiased one.
@@ -43,7 +43,7 @@ class BatchNorm(nn.Module):
     def __call__(
         self, pooled: Pooled, *, conv_bias: jax.Array, train: bool, mask: jax.Array | None = None
     ) -> jax.Array:
-        """Normalise `pooled.values + conv_bias`, in at least float32: `[B, H, W, C]` in and out.
+        """Normalise `pooled.values + conv_bias`, in at least float32, then ReLU: `[B, H, W, C]` in and out.
 
         `conv_bias` `[C]` is the convolution's. Normalising by the batch takes it out again, so it is only ever added to
         the running mean, and its gradient in training is exactly zero (in PyTorch it is rounding noise around zero).
@@ -60,13 +60,41 @@ class BatchNorm(nn.Module):
                 self.var.value += momentum * (lax.stop_gradient(unbiased) - self.var.value)
         else:
             mean, var = self.mean.value - conv_bias, self.var.value
-        return _normalise(x, mean, self.scale * lax.rsqrt(var + self.epsilon), self.bias)
+        factor = self.scale * lax.rsqrt(var + self.epsilon)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return _normalise_relu(x, mean.astype(wide), factor.astype(wide), self.bias.astype(wide))
 
 
-@jax.checkpoint  # keeps `x` for the gradient, which is there anyway, and not `x - mean`
+@jax.custom_vjp
+def _normalise_relu(x: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
+    """`relu((x - mean) * factor + offset)`, computed in the type of the last three, returned in that of `x`.
+
+    JAX's own gradient would keep `x - mean` and pass over the arrays once more for each of the sums.
+    """
+    return _forward(x, mean, factor, offset)
+
+
+def _forward(x: jax.Array, *affine: jax.Array) -> jax.Array:
+    return nn.relu(_normalise(x, *affine)).astype(x.dtype)
+
+
 def _normalise(x: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return ((wide - mean) * factor + offset).astype(x.dtype)
+    return (x.astype(mean.dtype) - mean) * factor + offset
+
+
+def _save(x: jax.Array, *affine: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _forward(x, *affine), (x, *affine)
+
+
+def _backward(saved: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Array, ...]:
+    x, mean, factor, offset = saved
+    wide_g = jnp.where(_normalise(x, mean, factor, offset) > 0, g.astype(mean.dtype), 0)
+    factor_g = jnp.sum(wide_g * (x.astype(mean.dtype) - mean), (0, 1, 2))
+    offset_g = jnp.sum(wide_g, (0, 1, 2))
+    return (wide_g * factor).astype(x.dtype), -factor * offset_g, factor_g, offset_g
+
+
+_normalise_relu.defvjp(_save, _backward)
 
 
 def _moments(pooled: Pooled, mask: jax.Array | None, axis_name: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
