@@ -87,19 +87,25 @@ def layers(batch: int, image_size: int, num_classes: int = 11, width: int = 2) -
 
 
 def _conv_block(name: str, batch: int, side: int, channels: int, features: int, width: int) -> Layer:
-    """Convolution, BatchNorm, pooling and ReLU. What goes element by element is fused with its neighbours."""
+    """Convolution, pooling, BatchNorm and ReLU. What goes element by element is fused with its neighbours.
+
+    The passes are those of `jaxfood.model`: what BatchNorm normalises, and its sums in the backward pass, are pooled.
+    """
     pixels = batch * side * side
     kernel = 9 * channels * features
     before, after, pooled = width * pixels * channels, width * pixels * features, width * pixels * features // 4
+    winner = pixels * features // 4  # which of four values was taken, a byte each
     flops = 2 * pixels * kernel
     convolve = Operation(flops, before + after + width * kernel)
-    normalise = Operation(0, 3 * after + pooled)  # the mean, the variance, and what follows
-    unnormalise = Operation(0, 4 * after + 3 * pooled)  # two sums that depend on each other, and the gradient
+    moments = Operation(0, after)
+    normalise = Operation(0, after + 2 * pooled + winner)  # reads the output; writes it pooled, and normalised
+    sums = Operation(0, 2 * pooled)
+    output_gradient = Operation(0, 2 * after + 2 * pooled + winner)
     kernel_gradient = Operation(flops, before + after + FLOAT32 * kernel)
     # Nobody asks for the gradient of the pictures.
     input_gradient = (convolve,) if name != "block1" else ()
-    backward = (unnormalise, kernel_gradient, *input_gradient)
-    return Layer(name, (convolve, normalise), backward, kernel + 3 * features, kernel + 2 * features, features)
+    backward = (sums, output_gradient, kernel_gradient, *input_gradient)
+    return Layer(name, (convolve, moments, normalise), backward, kernel + 3 * features, kernel + 2 * features, features)
 
 
 def _dense(name: str, batch: int, inputs: int, outputs: int, width: int) -> Layer:

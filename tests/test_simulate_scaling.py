@@ -93,7 +93,7 @@ def test_a_picture_of_the_homework_takes_what_the_document_says():
 
 
 def test_bytes_of_the_first_convolution():
-    convolve, _ = layers(2, 32, width=4)[0].forward
+    convolve, *_ = layers(2, 32, width=4)[0].forward
     assert convolve.bytes == 4 * (2 * 32 * 32 * (3 + 64) + 3 * 3 * 3 * 64)
 
 
