@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ from scaling_model import FLOAT32, Chip, Times, simulate
 
 from jaxfood.config import Config, load_config
 from jaxfood.data.decode import decode_picture
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import PictureIndex
 from jaxfood.training.state import TrainState, init_variables
 from jaxfood.training.step import loss_fn, train_step
 
@@ -70,13 +69,12 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def measure_noise(
-    folder: Path, config: Config, variables: dict[str, Any], batches: int, batch_size: int
+    index: PictureIndex, config: Config, variables: dict[str, Any], batches: int, batch_size: int
 ) -> tuple[float, float]:
-    """The gradient noise scale of a folder's pictures at the weights `variables`, and its standard error (jackknife).
+    """The gradient noise scale of labelled pictures at the weights `variables`, and its standard error (jackknife).
 
     BatchNorm sees `batch_size` pictures at a time, as in a training with batches of that size.
     """
-    index = index_pictures(folder)
     chosen = np.random.default_rng(0).permutation(len(index.paths))[: batches * batch_size]
     state = TrainState.create(config, variables, total_steps=1)
     gradient = jax.jit(

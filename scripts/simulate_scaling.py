@@ -26,6 +26,7 @@ from scaling_model import (
 )
 
 from jaxfood.config import load_config
+from jaxfood.data.folder import index_pictures
 from jaxfood.errors import UserError
 from jaxfood.training.run import load_run
 from jaxfood.training.state import init_variables
@@ -98,12 +99,13 @@ def _check_lines(batch: int, image_size: int) -> Iterator[str]:
 
 
 def _noise_lines(folder: Path, run: Path | None) -> Iterator[str]:
+    index = index_pictures(folder)
     if run:
         _, variables, config = load_run(run)
     else:
         config = load_config("hw3")
         variables = init_variables(config)
-    scale, error = measure_noise(folder, config, variables, *NOISE_BATCHES)
+    scale, error = measure_noise(index, config, variables, *NOISE_BATCHES)
     yield f"gradient noise scale {scale:.0f} +- {error:.0f} pictures ({NOISE_BATCHES[0]} batches of {NOISE_BATCHES[1]})"
 
 

@@ -235,7 +235,10 @@ def test_winograd_where_it_pays_and_loses_nothing(
 
 def test_moments_in_one_pass_lose_no_digits() -> None:
     """The mean of squares less the square of the mean has none left here in float32."""
-    output = (normal(3, 16, 16, 4) + 3000).astype(np.float32)
+    output = (normal(3, 64, 64, 4) + 3000).astype(np.float32)
+    output[1] = 3000
+    output[1, 32, 32] += 100  # one value far from all others, wherever it may be
+    output[2] = -7
     mean, var = convolution._moments_in_one_pass(output)
     assert {mean.dtype, var.dtype} == {jnp.dtype(jnp.float32)}
     exact = output.astype(np.float64)

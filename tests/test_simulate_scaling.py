@@ -29,6 +29,7 @@ from scaling_model import (
 
 from jaxfood import FoodClassifier
 from jaxfood.config import load_config
+from jaxfood.data.folder import index_pictures
 from jaxfood.model.classifier import FEATURES, HIDDEN
 from jaxfood.training.state import init_variables
 
@@ -95,6 +96,26 @@ def test_a_picture_of_the_homework_takes_what_the_document_says():
 def test_bytes_of_the_first_convolution():
     convolve, *_ = layers(2, 32, width=4)[0].forward
     assert convolve.bytes == 4 * (2 * 32 * 32 * (3 + 64) + 3 * 3 * 3 * 64)
+
+
+def test_the_documents_memory_traffic():
+    network = layers(64, 128)
+    operations = [operation for layer in network for operation in (*layer.forward, *layer.backward)]
+    assert sum(operation.bytes for operation in operations) / 64 == pytest.approx(38e6, rel=0.01)
+    assert sum(operation.bytes for operation in operations if not operation.flops) / 64 == pytest.approx(23e6, rel=0.01)
+    # Of the 64 channels of the first block: the output twice to read, its gradient twice, in bfloat16; the rest pooled.
+    output = 2 * 64 * 128**2
+    passes = sum(operation.bytes for operation in (*network[0].forward, *network[0].backward) if not operation.flops)
+    assert passes / 64 == 4 * output + 6 * output // 4 + 2 * output // 8
+
+
+def test_the_documents_predictions_for_one_device():
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", DOCUMENT.read_text(), re.M)
+    assert len(rows) == 2
+    for product, memory, predicted, measured, ratio in (map(float, row) for row in rows):
+        chip = Chip(product * 1e9, memory * 1e9, width=4)
+        assert simulate(chip, 1, 16, 128).total == pytest.approx(predicted, abs=1e-3)
+        assert measured / predicted == pytest.approx(ratio, abs=0.01)
 
 
 def test_reduced_bytes_are_those_of_the_compiled_program():
@@ -230,6 +251,8 @@ def test_measurements(tiny_food):
     assert 0 < chip.memory < math.inf
     assert measured > 0
     config = load_config(overrides=("data.image_size=32",))
-    scale, error = measure_noise(tiny_food / "train", config, init_variables(config), batches=5, batch_size=4)
+    scale, error = measure_noise(
+        index_pictures(tiny_food / "train"), config, init_variables(config), batches=5, batch_size=4
+    )
     assert math.isfinite(scale)
     assert error > 0

@@ -115,7 +115,7 @@ def test_the_state_after_an_update(stepped: tuple[TrainState, dict], variables: 
     assert {leaf.dtype for leaf in jax.tree.leaves(state.variables)} == {jnp.dtype(jnp.float64)}
     changed = jax.tree.map(lambda new, old: bool(np.any(new != old)), *jax.device_get((state.variables, variables)))
     for i in range(1, 6):
-        # PyTorch's has only rounding here: see BatchNorm.
+        # PyTorch's has only rounding here: see BatchNormReLU.
         assert not changed["params"][f"block{i}"].pop("bias")
     assert all(jax.tree.leaves(changed))
 

@@ -68,7 +68,7 @@ def load_pictures(
     Args:
         index: what to load, one picture at least; see the module's docstring about subsets.
         image_size: side of the square every picture is resized to.
-        cache_dir: where entries live; the empty string means `default_cache_dir()`.
+        cache_dir: where entries live; as in `cache_folder.cache_folder`.
         skip_corrupt: leave unreadable pictures out instead of refusing all; the caller reports `skipped`.
         progress: whether to show a progress bar on standard error while decoding.
         description: the bar's text.

@@ -71,7 +71,7 @@ def _version(path: Path) -> str:
 
 
 def temporary_name(name: str) -> str:
-    """A name for the file that this process writes before it becomes `name`; see `is_abandoned`."""
+    """A name for a file that this process writes for the version `name` of an entry; see `is_abandoned`."""
     return f"{name}~{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}.tmp"
 
 

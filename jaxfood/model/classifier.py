@@ -44,8 +44,9 @@ class FoodClassifier(nn.Module):
         num_classes: number of classes.
         dtype: type to compute in; None is that of images and parameters together (float32, or float64 under
             `jax.enable_x64` with float64 parameters). Statistics and logits are at least float32.
-        axis_name: mapped axis (`jax.pmap`, `jax.shard_map`) over which the batch is split; BatchNorm then takes the
-            whole batch's statistics (PyTorch's `SyncBatchNorm`). None: those of the batch that it sees.
+        axis_name: mapped axis (of `jax.pmap`, or `jax.shard_map` with `check_vma=False`) over which the batch is split;
+            BatchNorm then takes the whole batch's statistics (PyTorch's `SyncBatchNorm`). None: those of the batch that
+            it sees.
     """
 
     num_classes: int = 11

@@ -165,9 +165,13 @@ def _moments(output: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _moments_in_one_pass(output: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same from one reading of the output; shifted by its value in the middle, or the difference loses digits."""
+    """The same from one reading of the output.
+
+    The mean of a coarse grid of its values is taken off first: the difference of the squares would lose digits.
+    """
     wide = output.astype(jnp.promote_types(output.dtype, jnp.float32))
-    shift = wide[:, output.shape[1] // 2, output.shape[2] // 2]
+    rows, columns = (max(1, side // 8) for side in output.shape[1:3])
+    shift = jnp.mean(wide[:, ::rows, ::columns], (1, 2))
     shifted = wide - shift[:, None, None]
     shifted_mean = jnp.mean(shifted, (1, 2))
     return shift + shifted_mean, jnp.mean(jnp.square(shifted), (1, 2)) - jnp.square(shifted_mean)

@@ -69,7 +69,8 @@ class BatchNormReLU(nn.Module):
 def _normalise_relu(x: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
     """`relu((x - mean) * factor + offset)`, computed in the type of the last three, returned in that of `x`.
 
-    JAX's own gradient would keep `x - mean` and pass over the arrays once more for each of the sums.
+    JAX's own gradient would keep `x - mean` and pass over the arrays once more for each of the sums. As with
+    `conv3x3_max_pool`, `jvp` of the gradient works, `jvp` of the function itself does not.
     """
     return _forward(x, mean, factor, offset)
 
@@ -100,8 +101,8 @@ _normalise_relu.defvjp(_save, _backward)
 def _moments(pooled: Pooled, mask: jax.Array | None, axis_name: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mean and biased variance of each channel over the unmasked pictures, and how many pictures these are.
 
-    The variance is the mean of the pictures' and the variance of their means (Chan, Golub and LeVeque 1983): as exact
-    as two passes over all values.
+    The variance is the mean of the pictures' and the variance of their means (Chan, Golub and LeVeque 1983), which
+    loses no digits.
     """
 
     def total(values: jax.Array) -> jax.Array:
