@@ -111,7 +111,7 @@ def test_the_documents_memory_traffic():
 
 def test_the_documents_predictions_for_one_device():
     rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", DOCUMENT.read_text(), re.M)
-    assert len(rows) == 2
+    assert len(rows) == 3
     for product, memory, predicted, measured, ratio in (map(float, row) for row in rows):
         chip = Chip(product * 1e9, memory * 1e9, width=4)
         assert simulate(chip, 1, 16, 128).total == pytest.approx(predicted, abs=1e-3)
