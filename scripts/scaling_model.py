@@ -94,13 +94,13 @@ def _conv_block(name: str, batch: int, side: int, channels: int, features: int, 
     pixels = batch * side * side
     kernel = 9 * channels * features
     before, after, pooled = width * pixels * channels, width * pixels * features, width * pixels * features // 4
-    winner = pixels * features // 4  # which of four values was taken, a byte each
+    marks = pixels * features // 4  # a byte for each pooled value: which of four it is, or whether ReLU lets it pass
     flops = 2 * pixels * kernel
     convolve = Operation(flops, before + after + width * kernel)
     moments = Operation(0, after)
-    normalise = Operation(0, after + 2 * pooled + winner)  # reads the output; writes it pooled, and normalised
-    sums = Operation(0, 2 * pooled)
-    output_gradient = Operation(0, 2 * after + 2 * pooled + winner)
+    normalise = Operation(0, after + 2 * pooled + 2 * marks)  # reads the output; writes it pooled, and normalised
+    sums = Operation(0, 2 * pooled + marks)
+    output_gradient = Operation(0, 2 * after + 2 * pooled + marks)
     kernel_gradient = Operation(flops, before + after + FLOAT32 * kernel)
     # Nobody asks for the gradient of the pictures.
     input_gradient = (convolve,) if name != "block1" else ()

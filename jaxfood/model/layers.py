@@ -72,24 +72,20 @@ def _normalise_relu(x: jax.Array, mean: jax.Array, factor: jax.Array, offset: ja
     JAX's own gradient would keep `x - mean` and pass over the arrays once more for each of the sums. As with
     `conv3x3_max_pool`, `jvp` of the gradient works, `jvp` of the function itself does not.
     """
-    return _forward(x, mean, factor, offset)
+    return _save(x, mean, factor, offset)[0]
 
 
-def _forward(x: jax.Array, *affine: jax.Array) -> jax.Array:
-    return nn.relu(_normalise(x, *affine)).astype(x.dtype)
-
-
-def _normalise(x: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
-    return (x.astype(mean.dtype) - mean) * factor + offset
-
-
-def _save(x: jax.Array, *affine: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return _forward(x, *affine), (x, *affine)
+def _save(
+    x: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    normalised = (x.astype(mean.dtype) - mean) * factor + offset
+    return nn.relu(normalised).astype(x.dtype), (x, normalised > 0, mean, factor)
 
 
 def _backward(saved: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Array, ...]:
-    x, mean, factor, offset = saved
-    wide_g = jnp.where(_normalise(x, mean, factor, offset) > 0, g.astype(mean.dtype), 0)
+    # Without the barrier XLA keeps what it computed of `x`, beside `x`.
+    x, is_positive, mean, factor = lax.optimization_barrier(saved)
+    wide_g = jnp.where(is_positive, g.astype(mean.dtype), 0)
     factor_g = jnp.sum(wide_g * (x.astype(mean.dtype) - mean), (0, 1, 2))
     offset_g = jnp.sum(wide_g, (0, 1, 2))
     return (wide_g * factor).astype(x.dtype), -factor * offset_g, factor_g, offset_g
