@@ -126,6 +126,7 @@ def test_evaluation_counts_each_picture_once_over_eight_devices(food: Pictures) 
 # Accumulation.
 
 
+@pytest.mark.slow
 def test_parts_sum_to_the_batch_and_batch_norm_sees_each_alone(food: Pictures) -> None:
     """Against PyTorch's habit, written out: `backward` for each part, then one `step`."""
     with jax.enable_x64(True):

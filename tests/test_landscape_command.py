@@ -96,6 +96,7 @@ def test_one_checkpoint(run: Path, tiny_food: Path, capsys: pytest.CaptureFixtur
             assert min(picture.size) > 400
 
 
+@pytest.mark.slow
 def test_every_checkpoint(run: Path, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(run), "--images", str(tiny_food / "valid"), "--path", "--out", str(tmp_path / "out"), *FAST])
     report = json.loads((tmp_path / "out" / "landscape.json").read_text())
@@ -167,6 +168,7 @@ def test_a_loss_that_is_not_a_number_is_refused(config: Config, tiny_food: Path,
         main([str(tmp_path / "run"), "--images", str(tiny_food / "train"), *FAST])
 
 
+@pytest.mark.slow
 def test_the_loss_is_validations_or_a_training_steps(config: Config) -> None:
     """By the running statistics, or by those of all 21 pictures at once."""
     pictures = load_splits(config.data, 3, seed=0, progress=False).train

@@ -348,6 +348,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_mend(tiny_config: Config, tmp_
         train_and_evaluate(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one(finished: tuple[Path, Config], tmp_path: Path) -> None:
     whole, config = finished
     train_and_evaluate(changed(config, train={"epochs": 1}, device={"count": 8}), tmp_path / "run")

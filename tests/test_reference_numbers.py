@@ -60,6 +60,7 @@ def test_training_in_float64(source: str, run: str) -> None:
     assert_close(ours.tensors, stored["tensors"], rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run", "tolerance"), [("adam float32", 1e-4), ("sgd float32", 1e-3)])
 def test_training_in_float32(source: str, run: str, tolerance: float) -> None:
     ours, stored = parity.compare_run(parity, source, run), STORED[source][run]
