@@ -5,6 +5,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from jaxfood import processes
@@ -13,6 +14,7 @@ from jaxfood.config.schema import SECTIONS, Config, DeviceConfig
 from jaxfood.config.settings import describe
 from jaxfood.config.sources import VARIANTS, Source, read_texts, variants_of
 from jaxfood.errors import UserError
+from jaxfood.files import to_path
 
 USER_ERROR = 2
 INTERRUPTED = 130  # what shells report after Ctrl-C
@@ -53,6 +55,14 @@ class Parser(argparse.ArgumentParser):
         for name in given:
             delattr(arguments, name)
         return arguments, read_texts(given.items())
+
+
+def path(text: str) -> Path:
+    """The path that an argument names, for `type=`; argparse keeps the text of this one exception alone."""
+    try:
+        return to_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def run(main: Callable[[Sequence[str] | None], None]) -> NoReturn:

@@ -10,10 +10,9 @@ from jaxfood import cli
 from jaxfood.config import sources
 from jaxfood.config.schema import Config, DeviceConfig
 from jaxfood.errors import UserError
-from jaxfood.files import to_path
 
 if TYPE_CHECKING:
-    from jaxfood.training.torch_optimizer import TorchOptimizer
+    from jaxfood.pytorch.optimizer import TorchOptimizer
 
 FORMATS = ".ckpt, .pt, .pth (these need PyTorch) or .safetensors"
 
@@ -38,15 +37,16 @@ def from_torch(argv: Sequence[str]) -> None:
         "`optimizer` state dicts the run takes the optimizer's settings and goes on with its moments.",
     )
     parser.add_argument("weights", metavar="FILE", type=Path, help=f"a state dict or a training checkpoint: {FORMATS}")
-    parser.add_argument("run", metavar="RUN", type=to_path, help="the new run's directory")
+    parser.add_argument("run", metavar="RUN", type=cli.path, help="the new run's directory")
     parser.add_argument("--config", help="the run's other settings: a TOML file or a recipe")
     parser.add_argument("--weights_only", action="store_true", help="begin with a fresh optimizer, of any settings")
     arguments, flags = parser.parse_with_settings(argv)
 
     cli.set_up_jax(DeviceConfig())
-    from jaxfood.model import torch_files, torch_weights
-    from jaxfood.training import torch_checkpoint
-    from jaxfood.training.run import begin_from, check_free
+    from jaxfood.pytorch import files as torch_files
+    from jaxfood.pytorch import training_checkpoint as torch_checkpoint
+    from jaxfood.pytorch import weights as torch_weights
+    from jaxfood.runs.directory import begin_from, check_free
 
     check_free(arguments.run, overwrite=False)
     if arguments.weights_only:
@@ -67,7 +67,7 @@ def _config(
     arguments: argparse.Namespace, flags: sources.Source, variables: Any, optimizer: "TorchOptimizer | None"
 ) -> Config:
     """The run's: sizes by the weights, then the file of --config, the checkpoint's optimizer, the flags."""
-    from jaxfood.model import torch_weights
+    from jaxfood.pytorch import weights as torch_weights
 
     image_size, num_classes = torch_weights.image_size_of(variables), torch_weights.num_classes_of(variables)
     given = {"data": {"image_size": image_size}, "model": {"num_classes": num_classes}}
@@ -107,7 +107,7 @@ def _of_optimizer(config: Config, optimizer: "TorchOptimizer | None") -> str:
 def to_torch(argv: Sequence[str]) -> None:
     """Write a run's weights, and its optimizer if asked for, for PyTorch."""
     parser = cli.Parser("convert to-torch", "Write a run's weights as a PyTorch state dict, or a training checkpoint.")
-    parser.add_argument("run", metavar="RUN", type=to_path, help="work directory of a training")
+    parser.add_argument("run", metavar="RUN", type=cli.path, help="work directory of a training")
     parser.add_argument("weights", metavar="FILE", type=Path, help=f"the new file: {FORMATS}")
     parser.add_argument(
         "--which", metavar="best|last|STEP", help="which checkpoint (default: best; with_optimizer: last)"
@@ -121,9 +121,9 @@ def to_torch(argv: Sequence[str]) -> None:
     which = arguments.which or ("last" if arguments.with_optimizer else "best")
 
     cli.set_up_jax(DeviceConfig())
-    from jaxfood.model import torch_weights
-    from jaxfood.training import torch_checkpoint
-    from jaxfood.training.run import load_run
+    from jaxfood.pytorch import training_checkpoint as torch_checkpoint
+    from jaxfood.pytorch import weights as torch_weights
+    from jaxfood.runs.directory import load_run
 
     if arguments.with_optimizer:
         torch_checkpoint.write(arguments.weights, arguments.run, which)

@@ -6,7 +6,6 @@ request over the network.
 """
 
 import functools
-import importlib.util
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from jaxfood.errors import UserError
+from jaxfood.extras import require
 
 _SECONDS_BETWEEN_WRITES = 10.0  # a bucket refuses more than one write of a file a second
 
@@ -140,8 +140,7 @@ def _in_bucket(name: str) -> Path:
     """The path gs://`name`."""
     if not name:
         raise UserError("gs:// names no bucket: write gs://BUCKET/...")
-    if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"gs://{name} needs gcsfs: pip install 'jaxfood[gs]'")
+    require("gcsfs", f"gs://{name}", extra="gs")
     _check_reachable(name.partition("/")[0])
     from etils import epath
 

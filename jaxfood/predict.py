@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxfood import cli
 from jaxfood.config.schema import DeviceConfig
 from jaxfood.errors import UserError
-from jaxfood.files import is_remote, to_path
+from jaxfood.files import is_remote
 
 DESCRIPTION = """Write the class of every picture of a folder. Several runs answer together, by the mean of their
 probabilities."""
@@ -15,12 +15,12 @@ probabilities."""
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, predict, write."""
     parser = cli.Parser("predict", DESCRIPTION)
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=to_path, help="work directory of a training")
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=cli.path, help="work directory of a training")
     parser.add_argument(
         "--images", metavar="DIR", required=True, help="a folder of pictures, one picture, or a .txt list"
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=to_path, default=Path("submission.csv"), help="default: submission.csv"
+        "--out", metavar="FILE", type=cli.path, default=Path("submission.csv"), help="default: submission.csv"
     )
     parser.add_argument("--which", metavar="best|last|STEP", default="best", help="which checkpoint (default: best)")
     parser.add_argument(
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     from jaxfood.data.folder import index_pictures
-    from jaxfood.submission import check_distinct, index_ids, stem_ids, write_submission
+    from jaxfood.inference.submission import check_distinct, index_ids, stem_ids, write_submission
 
     if not is_remote(arguments.out) and not arguments.out.absolute().parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_distinct(ids, paths)
     cli.set_up_jax(DeviceConfig())
 
-    from jaxfood.inference import predict_probabilities
+    from jaxfood.inference.probabilities import predict_probabilities
 
     categories = predict_probabilities(arguments.runs, index, arguments.which).argmax(axis=1)
     write_submission(arguments.out, ids, categories.tolist())

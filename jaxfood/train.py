@@ -6,7 +6,6 @@ from pathlib import Path
 from jaxfood import cli, processes
 from jaxfood.config import sources
 from jaxfood.errors import UserError
-from jaxfood.files import to_path
 
 DESCRIPTION = """Train an image classifier on a folder of pictures. Without --config and without any --data setting the
 demo recipe is taken: drawn pictures, no download. Settings not given keep the recipe's values."""
@@ -16,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, print."""
     parser = cli.Parser("train", DESCRIPTION)
     parser.add_argument("--config", help=f"a TOML file, or a recipe: {', '.join(sources.recipes())}")
-    parser.add_argument("--workdir", type=to_path, help="the run's directory (default: the next free runs/NAME-N)")
+    parser.add_argument("--workdir", type=cli.path, help="the run's directory (default: the next free runs/NAME-N)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
     how.add_argument("--overwrite", action="store_true", help="replace the run in --workdir")
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.resume:
         if workdir is None:
             raise UserError("--resume needs --workdir RUN: which run goes on?")
-        from jaxfood.training.run import CONFIG, read_config
+        from jaxfood.runs.directory import CONFIG, read_config
 
         read_config(workdir)  # refuses what is no run
         earlier = [sources.read_toml(workdir / CONFIG)]
@@ -38,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = sources.merge(*earlier, *given, flags)
 
     cli.set_up_jax(config.device, config.distributed)
-    from jaxfood.training.loop import train_and_evaluate
-    from jaxfood.training.run import next_workdir
+    from jaxfood.runs.directory import next_workdir
+    from jaxfood.training.start import train_and_evaluate
 
     if workdir is None:
         first, *_ = processes.share(str(next_workdir(Path(recipe).stem if recipe else "run")))

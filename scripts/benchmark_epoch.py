@@ -24,8 +24,8 @@ from measuring import machine, versions
 from jaxfood.cli import set_up_jax
 from jaxfood.config import load_config
 from jaxfood.data.batches import epoch_order
-from jaxfood.training import loop
-from jaxfood.training.epochs import Training
+from jaxfood.training import start as loop
+from jaxfood.training.loop import Training
 
 
 class Seconds(NamedTuple):

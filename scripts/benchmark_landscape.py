@@ -38,8 +38,8 @@ from jaxfood.landscape import (
     judge,
     lanczos_vectors,
 )
-from jaxfood.model.torch_weights import num_classes_of, to_state_dict
 from jaxfood.optim.losses import make_loss
+from jaxfood.pytorch.weights import num_classes_of, to_state_dict
 from jaxfood.training.state import init_variables
 from jaxfood.training.step import batch_sums, predict_logits
 

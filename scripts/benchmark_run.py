@@ -112,7 +112,7 @@ def run_jaxfood(config: Config, workdir: Path, cache: Path) -> Result:
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     from jaxfood.cli import set_up_jax
     from jaxfood.training.logbook import METRICS, read_metrics
-    from jaxfood.training.loop import train_and_evaluate
+    from jaxfood.training.start import train_and_evaluate
 
     start, core = time.perf_counter(), time.process_time()
     set_up_jax(config.device)

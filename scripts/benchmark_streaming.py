@@ -37,8 +37,7 @@ from jaxfood.data.demo import demo_root
 from jaxfood.data.splits import load_splits
 from jaxfood.data.streaming import make_batches
 from jaxfood.data.tfds import prepare_food11
-from jaxfood.mesh import make_mesh, on_every_device
-from jaxfood.training.devices import compile_step
+from jaxfood.devices import compile_step, make_mesh, on_every_device
 from jaxfood.training.state import TrainState, init_variables
 from jaxfood.training.step import add_update, zero_sums
 

@@ -22,9 +22,9 @@ from torch_reference import Classifier, make_classifier
 from jaxfood.config import load_config
 from jaxfood.data.batches import ResidentPictures, epoch_order
 from jaxfood.data.pictures import Pictures
+from jaxfood.devices import make_mesh, on_every_device
 from jaxfood.errors import UserError
-from jaxfood.mesh import make_mesh, on_every_device
-from jaxfood.model.torch_weights import from_state_dict
+from jaxfood.pytorch.weights import from_state_dict
 from jaxfood.training.state import TrainState
 from jaxfood.training.step import train_step
 

@@ -28,7 +28,7 @@ from scaling_model import (
 from jaxfood.config import load_config
 from jaxfood.data.folder import index_pictures
 from jaxfood.errors import UserError
-from jaxfood.training.run import load_run
+from jaxfood.runs.directory import load_run
 from jaxfood.training.state import init_variables
 
 CHIP_COUNTS = (1, 8, 64, 1024)

@@ -88,7 +88,7 @@ def train(config: Config, workdir: Path, started: float) -> Run:
     import jax
 
     from jaxfood.training.logbook import METRICS, read_metrics
-    from jaxfood.training.loop import train_and_evaluate
+    from jaxfood.training.start import train_and_evaluate
 
     jax.config.update("jax_enable_compilation_cache", False)  # also where the environment names one
     try:

@@ -9,7 +9,7 @@ import pytest
 from jaxfood.config.schema import DeviceConfig
 from jaxfood.data.batches import ResidentPictures, batches, epoch_order, steps_per_epoch
 from jaxfood.data.pictures import Pictures
-from jaxfood.mesh import make_mesh
+from jaxfood.devices import make_mesh
 
 
 def pictures(count: int) -> Pictures:

@@ -10,9 +10,9 @@ from PIL import Image
 
 from jaxfood.data.cache import load_pictures
 from jaxfood.data.folder import index_pictures
-from jaxfood.training import loop
-from jaxfood.training.epochs import Training
+from jaxfood.training import start as loop
 from jaxfood.training.logbook import Stopwatch
+from jaxfood.training.loop import Training
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from jaxfood.config import Config
 from jaxfood.errors import UserError
-from jaxfood.training.checkpoint import Checkpoints, Memory
+from jaxfood.runs.checkpoints import Checkpoints, Memory
 from jaxfood.training.state import TrainState
 from jaxfood.training.step import zero_sums
 

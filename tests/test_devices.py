@@ -15,9 +15,8 @@ from jaxfood.config import Config
 from jaxfood.config.schema import DeviceConfig
 from jaxfood.data.batches import ResidentPictures, epoch_order
 from jaxfood.data.pictures import Pictures
+from jaxfood.devices import compile_step, make_mesh, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
-from jaxfood.mesh import make_mesh, on_every_device
-from jaxfood.training.devices import compile_step, takes_rows_by_device
 from jaxfood.training.state import init_variables
 from jaxfood.training.step import add_evaluation, add_update, means, summed_loss, zero_sums
 

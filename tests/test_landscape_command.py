@@ -17,10 +17,10 @@ from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
 from jaxfood.landscape.__main__ import main
 from jaxfood.optim.losses import make_loss
+from jaxfood.run_landscape.standing import choose, make_objective
+from jaxfood.runs.directory import begin_from, kept_steps, load_run, read_classes, read_config
 from jaxfood.training.logbook import read_metrics
-from jaxfood.training.loop import train_and_evaluate
-from jaxfood.training.run import begin_from, kept_steps, load_run, read_classes, read_config
-from jaxfood.training.standing import choose, make_objective
+from jaxfood.training.start import train_and_evaluate
 from jaxfood.training.state import init_variables, make_model
 from jaxfood.training.step import batch_sums, loss_fn, means, predict_logits
 

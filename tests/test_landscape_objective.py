@@ -103,7 +103,6 @@ def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
 def test_every_public_name_is_there_and_no_module_stands_in_its_place() -> None:
     for name in landscape.__all__:
         assert not isinstance(getattr(landscape, name), ModuleType), name
-    assert landscape.__all__ == sorted(landscape._HOMES)
     with pytest.raises(AttributeError, match="no attribute 'hessian'"):
         _ = landscape.hessian
 

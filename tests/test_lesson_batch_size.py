@@ -17,7 +17,7 @@ from jaxfood.data.splits import Splits
 from jaxfood.landscape import Objective, Point
 from jaxfood.lessons import LESSONS
 from jaxfood.lessons import batch_size as lesson
-from jaxfood.page import Page
+from jaxfood.report.page import Page
 
 
 def params() -> dict[str, jax.Array]:

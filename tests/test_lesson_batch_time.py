@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxfood.lessons import LESSONS
 from jaxfood.lessons import batch_time as lesson
-from jaxfood.page import Page
+from jaxfood.report.page import Page
 
 SIZES = np.array([1, 2, 4, 8, 16, 32])
 

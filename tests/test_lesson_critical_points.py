@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxfood.lessons import critical_points
 from jaxfood.lessons.critical_points import MINIMA, OFFSETS, RATE, SADDLE
-from jaxfood.page import Page
+from jaxfood.report.page import Page
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxfood.lessons import minimum_ratio
 from jaxfood.lessons.minimum_ratio import EXAMPLES, FROM_MINIMISING, FROM_TRAINING, SEEDS, SIZE, SMALL, STARTS, STRICT
-from jaxfood.page import Page
+from jaxfood.report.page import Page
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,13 @@ from jaxfood.config.schema import DeviceConfig
 from jaxfood.data import batches
 from jaxfood.data.folder import index_pictures
 from jaxfood.errors import UserError
-from jaxfood.inference import predict_probabilities
-from jaxfood.training import checkpoint, epochs
-from jaxfood.training.checkpoint import Checkpoints
+from jaxfood.inference.probabilities import predict_probabilities
+from jaxfood.runs import checkpoints as checkpoint
+from jaxfood.runs.checkpoints import Checkpoints
+from jaxfood.runs.directory import begin_from, load_run
+from jaxfood.training import loop as epochs
 from jaxfood.training.logbook import read_metrics
-from jaxfood.training.loop import train_and_evaluate
-from jaxfood.training.run import begin_from, load_run
+from jaxfood.training.start import train_and_evaluate
 
 STEPS_PER_EPOCH = 3  # 21 pictures in batches of 8
 

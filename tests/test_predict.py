@@ -10,9 +10,9 @@ from jaxfood import convert, predict
 from jaxfood.config import Config, load_config, to_toml
 from jaxfood.data.folder import index_pictures
 from jaxfood.errors import UserError
-from jaxfood.inference import predict_probabilities
+from jaxfood.inference.probabilities import predict_probabilities
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.training.run import begin_from, load_run
+from jaxfood.runs.directory import begin_from, load_run
 from jaxfood.training.state import init_variables
 
 

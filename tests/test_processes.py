@@ -23,8 +23,8 @@ from jaxfood.data.decode import decode_picture
 from jaxfood.errors import UserError
 from jaxfood.processes.links import LOST
 from jaxfood.processes.meeting import Wire, connect, gather, listen
+from jaxfood.runs.directory import load_run
 from jaxfood.training.logbook import read_metrics
-from jaxfood.training.run import load_run
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 ROOT = Path(__file__).parents[1]

@@ -29,11 +29,11 @@ from jaxfood.data.index import PictureIndex
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
 from jaxfood.files import list_bucket, open_lines, read_bytes, remove, to_path, write_whole
-from jaxfood.submission import write_submission
-from jaxfood.training import run
+from jaxfood.inference.submission import write_submission
+from jaxfood.runs import directory as run
+from jaxfood.runs.directory import load_run
 from jaxfood.training.logbook import Logbook, read_metrics
-from jaxfood.training.loop import train_and_evaluate
-from jaxfood.training.run import load_run
+from jaxfood.training.start import train_and_evaluate
 
 
 class Requests(logging.Handler):

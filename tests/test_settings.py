@@ -13,7 +13,7 @@ from jaxfood.config.losses import CrossEntropy, Focal
 from jaxfood.config.settings import Section, describe, setting
 from jaxfood.config.sources import merge
 from jaxfood.errors import UserError
-from jaxfood.training.run import check_resumable
+from jaxfood.runs.directory import check_resumable
 
 
 def write(path: Path, text: str) -> Path:

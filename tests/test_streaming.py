@@ -22,9 +22,9 @@ from jaxfood.data.batches import ResidentPictures, epoch_order
 from jaxfood.data.pictures import Pictures
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.data.streaming import CachedPictures, StoredPictures, StreamedPictures, make_batches
+from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError
-from jaxfood.mesh import make_mesh
-from jaxfood.training.loop import train_and_evaluate
+from jaxfood.training.start import train_and_evaluate
 
 pytest.importorskip("grain", reason="batches are read by Grain")
 
@@ -233,7 +233,7 @@ jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
 from test_streaming import Counted
 from jaxfood.config.schema import DeviceConfig
 from jaxfood.data.streaming import StreamedPictures
-from jaxfood.mesh import make_mesh
+from jaxfood.devices import make_mesh
 pictures = Counted(20)
 found = []
 for batch in StreamedPictures(pictures, make_mesh(DeviceConfig()), parts=2).batches(np.arange(20)[::-1], 12):

@@ -8,7 +8,7 @@ import pytest
 
 from jaxfood.errors import UserError
 from jaxfood.files import write_whole
-from jaxfood.submission import check_distinct, index_ids, stem_ids, write_submission
+from jaxfood.inference.submission import check_distinct, index_ids, stem_ids, write_submission
 
 
 def paths(*names: str) -> list[Path]:

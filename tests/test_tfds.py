@@ -22,9 +22,9 @@ from jaxfood.data.demo import FOOD11_CLASSES
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.data.streaming import make_batches
 from jaxfood.data.tfds import TfdsPictures, main, prepare_food11
+from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError
-from jaxfood.mesh import make_mesh
-from jaxfood.training.loop import train_and_evaluate
+from jaxfood.training.start import train_and_evaluate
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="reads data sets of TFDS")
 
@@ -140,7 +140,7 @@ main(["--images", {str(tiny_food)!r}, "--data_dir", {str(tmp_path / "data")!r}])
 from jaxfood.config.schema import DataConfig, DeviceConfig
 from jaxfood.data.splits import load_splits
 from jaxfood.data.streaming import make_batches
-from jaxfood.mesh import make_mesh
+from jaxfood.devices import make_mesh
 config = DataConfig(source="tfds:food11", root={str(tmp_path / "data")!r}, image_size=32)
 train = load_splits(config, 11, seed=0).train
 print(len(list(make_batches(train, make_mesh(DeviceConfig(count=1))).batches(list(range(21)), 8))), "batches")

@@ -15,9 +15,9 @@ from conftest import NUM_CLASSES
 from jaxfood.config import OPTIMIZERS, Config
 from jaxfood.config.sources import Source, merge
 from jaxfood.errors import UserError
-from jaxfood.model.torch_weights import from_state_dict
+from jaxfood.pytorch.optimizer import MATRICES, PARAMETERS, REST, TorchOptimizer, from_optimizer_state_dict
+from jaxfood.pytorch.weights import from_state_dict
 from jaxfood.training.state import TrainState
-from jaxfood.training.torch_optimizer import MATRICES, PARAMETERS, REST, TorchOptimizer, from_optimizer_state_dict
 
 # What PyTorch writes for some parameters, less what only says how it computes.
 ADAM = {"lr": 0.02, "betas": (0.8, 0.9), "eps": 1e-7, "weight_decay": 0.1, "amsgrad": False, "maximize": False}

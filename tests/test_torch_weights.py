@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.model.torch_weights import (
+from jaxfood.pytorch.weights import (
     from_state_dict,
     from_torch,
     image_size_of,
@@ -167,7 +167,7 @@ def test_safetensors_need_no_torch(weights: parity.Tensors, tmp_path: Path, monk
 
 
 def test_importing_the_module_does_not_import_torch() -> None:
-    code = "import sys, jaxfood.model.torch_weights; sys.exit('torch' in sys.modules)"
+    code = "import sys, jaxfood.pytorch.weights; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=True)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxfood.data.pictures import Pictures
-from jaxfood.mesh import by_rows, on_every_device
+from jaxfood.devices import by_rows, on_every_device
 
 Rows = TypeVar("Rows", jax.Array, np.ndarray)
 

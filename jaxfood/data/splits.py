@@ -14,8 +14,9 @@ from jaxfood.data.folder import index_pictures
 from jaxfood.data.index import PictureIndex, Positions
 from jaxfood.data.labels import check_labels
 from jaxfood.data.pictures import Pictures
-from jaxfood.data.streaming import CachedPictures, StoredPictures, require
+from jaxfood.data.streaming import CachedPictures, StoredPictures
 from jaxfood.errors import UserError
+from jaxfood.extras import require
 from jaxfood.files import read_bytes, to_path
 
 

@@ -4,7 +4,6 @@ Neither the host's nor a device's memory grows with the pictures, beyond some 40
 resident path's own, `epoch_order`; Grain only reads in it, by threads, so that an epoch can go on at any step.
 """
 
-import importlib.util
 import os
 import weakref
 from abc import ABC, abstractmethod
@@ -22,8 +21,8 @@ from jaxfood.data.batches import ResidentPictures, batches, split_by_device, ste
 from jaxfood.data.index import Positions
 from jaxfood.data.pictures import Pictures
 from jaxfood.data.threads import available_cpus
+from jaxfood.devices import by_rows
 from jaxfood.errors import UserError
-from jaxfood.mesh import by_rows
 
 _READ_AHEAD = 2  # batches that the threads read before they are asked for
 _PUT_AHEAD = 1  # batches that lie on the devices beside the one in use
@@ -173,13 +172,3 @@ def make_batches(
     if isinstance(pictures, Pictures):
         return ResidentPictures(pictures, mesh, parts=parts, by_device=by_device)
     return StreamedPictures(pictures, mesh, parts=parts, by_device=by_device)
-
-
-def require(package: str, setting: str, extra: str) -> None:
-    """Check that a setting's package is there.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise UserError(f"{setting} needs {package}: pip install 'jaxfood[{extra}]'")

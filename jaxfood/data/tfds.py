@@ -17,9 +17,10 @@ import numpy as np
 from jaxfood.config.schema import DataConfig
 from jaxfood.data.decode import UNREADABLE, decode_bytes, decode_picture
 from jaxfood.data.index import PictureIndex
-from jaxfood.data.streaming import StoredPictures, require
+from jaxfood.data.streaming import StoredPictures
 from jaxfood.data.threads import map_in_threads
 from jaxfood.errors import UserError
+from jaxfood.extras import require
 
 PREFIX = "tfds:"
 

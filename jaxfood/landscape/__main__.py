@@ -11,13 +11,13 @@ from jaxfood import cli
 from jaxfood.config import sources
 from jaxfood.config.schema import Config, DeviceConfig
 from jaxfood.errors import UserError
-from jaxfood.files import is_remote, to_path
+from jaxfood.files import is_remote
 
 if TYPE_CHECKING:
     from jaxfood.data.pictures import Pictures
     from jaxfood.landscape import Point
-    from jaxfood.page import Page
-    from jaxfood.training.standing import Standing
+    from jaxfood.report.page import Page
+    from jaxfood.run_landscape.standing import Standing
 
 DESCRIPTION = """Say where a trained run stands: whether the gradient has vanished, whether it is a minimum, a maximum
 or a saddle, how sure that is, and how to leave it. Writes landscape.md, landscape.json and pictures."""
@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse, survey one checkpoint or all, print; then leave the saddle if asked to."""
     arguments, flags = _parse(argv)
     cli.set_up_jax(DeviceConfig())
-    from jaxfood import survey
-    from jaxfood.page import Page
-    from jaxfood.training.run import check_free, read_config
+    from jaxfood.report.page import Page
+    from jaxfood.run_landscape import survey
+    from jaxfood.runs.directory import check_free, read_config
 
     config = read_config(arguments.run, *flags)
     if arguments.escape is not None:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[sources.Source, ...]]:
     parser = cli.Parser("landscape", DESCRIPTION)
-    parser.add_argument("run", metavar="RUN", type=to_path, help="work directory of a training")
+    parser.add_argument("run", metavar="RUN", type=cli.path, help="work directory of a training")
     parser.add_argument("--images", metavar="DIR", required=True, help="labelled pictures that the loss is taken on")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: RUN/landscape)")
     where = parser.add_mutually_exclusive_group()
@@ -76,10 +76,10 @@ def _checkpoint(
     arguments: argparse.Namespace, config: Config, pictures: "Pictures", page: "Page"
 ) -> tuple[dict[str, Any], "Point", "Standing", dict[str, Any]]:
     """One checkpoint with its surroundings: its variables, the point, what was found, and the page's numbers."""
-    from jaxfood import survey
-    from jaxfood.survey_page import tell_point
-    from jaxfood.training.run import load_run
-    from jaxfood.training.standing import find_standing, make_point
+    from jaxfood.run_landscape import survey
+    from jaxfood.run_landscape.page import tell_point
+    from jaxfood.run_landscape.standing import find_standing, make_point
+    from jaxfood.runs.directory import load_run
 
     _, variables, _ = load_run(arguments.run, arguments.which)
     with _Progress() as progress:
@@ -94,10 +94,10 @@ def _checkpoint(
 
 def _path(arguments: argparse.Namespace, config: Config, pictures: "Pictures", page: "Page") -> dict[str, Any]:
     """Every checkpoint, the verdicts only."""
-    from jaxfood import survey
-    from jaxfood.survey_page import tell_path
-    from jaxfood.training.run import kept_steps, load_run
-    from jaxfood.training.standing import Standing, find_standing, make_point
+    from jaxfood.run_landscape import survey
+    from jaxfood.run_landscape.page import tell_path
+    from jaxfood.run_landscape.standing import Standing, find_standing, make_point
+    from jaxfood.runs.directory import kept_steps, load_run
 
     steps = kept_steps(arguments.run)
     standings: list[Standing] = []
@@ -117,7 +117,7 @@ def _escape(
 ) -> None:
     """Write the run that begins below the saddle."""
     from jaxfood.landscape import LineSearch, escape
-    from jaxfood.training.run import begin_from, read_classes
+    from jaxfood.runs.directory import begin_from, read_classes
 
     way_out = escape(point, found.pairs, LineSearch())
     if way_out.loss_after >= way_out.loss_before:
@@ -155,7 +155,7 @@ class _Progress:
 
     def expect(self, point: "Point", products: int, losses: int = 0) -> None:
         """Time a product and a loss, and say what so many will take."""
-        from jaxfood.survey import measure_seconds
+        from jaxfood.run_landscape.survey import measure_seconds
 
         product, loss = measure_seconds(point)
         self._bar.total = point.products + products

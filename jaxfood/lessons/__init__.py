@@ -36,7 +36,7 @@ def run_lesson(name: str, out: str | Path, *, full: bool = False) -> dict[str, A
     """
     if name not in LESSONS:
         raise UserError(f"no lesson {name!r}; there are: {', '.join(LESSONS)}")
-    from jaxfood.page import Page
+    from jaxfood.report.page import Page
 
     page = Page(Path(out), name, LESSONS[name])
     lesson = import_module(f"jaxfood.lessons.{name.replace('-', '_')}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxfood.config.optimizers import Adam, NotesRMSprop
 from jaxfood.lessons.descent import descend_batches
-from jaxfood.page import COLOURS, Page
+from jaxfood.report.page import COLOURS, Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,11 +13,11 @@ from jaxfood.config import Config, load_config
 from jaxfood.data.batches import epoch_order, steps_per_epoch
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.data.streaming import Batches, make_batches
+from jaxfood.devices import make_mesh
 from jaxfood.landscape import Point, filter_normalised, loss_slice
-from jaxfood.mesh import make_mesh
 from jaxfood.optim.losses import make_loss
-from jaxfood.page import COLOURS, LINES, Page
-from jaxfood.training.standing import make_point
+from jaxfood.report.page import COLOURS, LINES, Page
+from jaxfood.run_landscape.standing import make_point
 from jaxfood.training.state import TrainState, init_variables, make_model
 from jaxfood.training.step import add_evaluation, add_update, loss_fn, means, zero_sums
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxfood.config import Config, load_config
 from jaxfood.data.batches import steps_per_epoch
-from jaxfood.page import COLOURS, Page
+from jaxfood.report.page import COLOURS, Page
 from jaxfood.training.state import TrainState, init_variables
 from jaxfood.training.step import train_step
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxfood.lessons.descent import descend
 from jaxfood.optim.losses import cross_entropy
-from jaxfood.page import COLOURS, Page
+from jaxfood.report.page import COLOURS, Page
 
 # Classes as points: an answer is the class whose code is nearest to the output. By numbers 1 is nearer to 2 than to 3.
 NUMBERS, RENUMBERED, ONE_HOT = np.array([[1.0], [2], [3]]), np.array([[1.0], [3], [2]]), np.eye(3)

@@ -19,7 +19,7 @@ from jaxfood.landscape import (
 )
 from jaxfood.lessons.descent import descend
 from jaxfood.lessons.momentum import saddle as notes_loss
-from jaxfood.page import COLOURS, Page
+from jaxfood.report.page import COLOURS, Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from jaxfood.config import OPTIMIZERS
 from jaxfood.lessons.class_codes import measure_codes, tell_codes
 from jaxfood.lessons.descent import descend
 from jaxfood.optim.losses import cross_entropy, mean_squared_error
-from jaxfood.page import COLOURS, Page
+from jaxfood.report.page import COLOURS, Page
 
 LOSSES = {"cross-entropy": cross_entropy, "MSE": mean_squared_error}
 LOGITS = np.array([1.0, 2.0, 3.0])

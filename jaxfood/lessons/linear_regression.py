@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfood.lessons.descent import descend_batches, take_step, unclipped_optimizer
-from jaxfood.page import Page
+from jaxfood.report.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

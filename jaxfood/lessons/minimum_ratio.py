@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from jaxfood.config.landscape import SpectrumSettings, Tolerances
 from jaxfood.landscape import Objective, Point, minimum_ratio, spectral_density
 from jaxfood.lessons.descent import descend
-from jaxfood.page import Page
+from jaxfood.report.page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxfood.lessons.descent import Descent, descend
-from jaxfood.page import COLOURS, Page
+from jaxfood.report.page import COLOURS, Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from jaxfood.config import SCHEDULES, load_config
 from jaxfood.optim import plateau
 from jaxfood.optim.optimizers import make_optimizer
 from jaxfood.optim.schedules import make_schedule
-from jaxfood.page import Page
+from jaxfood.report.page import Page
 
 STEPS, EPOCHS = 1000, 20
 # Other settings than the defaults, where those would show little in so short a run.

@@ -1,1 +1,1 @@
-"""What is learned: the classifier, and its weights in PyTorch's form."""
+"""What is learned: the classifier, its layers and their fast form."""

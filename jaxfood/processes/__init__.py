@@ -13,10 +13,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from jaxfood.config.distributed import AUTO, NONE, DistributedConfig
 from jaxfood.errors import UserError
@@ -26,6 +26,8 @@ from jaxfood.processes.meeting import Wire, connect, gather, listen
 from jaxfood.version import __version__
 
 _WAIT_MILLISECONDS = 7 * 24 * 3600 * 1000  # for others who are at work; the links see to it that they live
+
+Result = TypeVar("Result")
 
 _links: Links | None = None
 _meetings = itertools.count()
@@ -154,6 +156,23 @@ def share_folder(folder: Path) -> bool:
         with suppress(OSError):
             token.unlink(missing_ok=True)
     return all(seen)
+
+
+def first_then_all(work: Callable[[], Result], folder: Path) -> Result:
+    """Work that leaves its result in a folder, done once where all processes see the same folder, else by each.
+
+    All must call it. The first does the work; then the others call `work` too, which finds it done.
+    """
+    if count() == 1 or not share_folder(folder):
+        return work()
+    result: Result | None = None
+    with together():
+        if is_first():
+            result = work()
+    with together():
+        if not is_first():
+            result = work()
+    return cast(Result, result)
 
 
 def ask_to_stop() -> None:

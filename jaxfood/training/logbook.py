@@ -1,6 +1,5 @@
 """What a run tells: lines on the terminal and in log.txt, metrics.jsonl, TensorBoard, the progress bar."""
 
-import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from jaxfood.config.schema import LoggingConfig
-from jaxfood.errors import UserError
+from jaxfood.extras import require
 from jaxfood.files import open_lines, write_whole
 
 METRICS = "metrics.jsonl"
@@ -41,8 +40,8 @@ def check_tensorboard(logging: LoggingConfig) -> None:
     Raises:
         UserError: tensorboardX is not installed.
     """
-    if logging.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise UserError("logging.tensorboard = true needs tensorboardX: pip install 'jaxfood[tensorboard]'")
+    if logging.tensorboard:
+        require("tensorboardX", "logging.tensorboard = true", extra="tensorboard")
 
 
 def make_writer(workdir: Path, logging: LoggingConfig, step: int) -> Writer:

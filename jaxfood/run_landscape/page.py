@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxfood.page import Page
-from jaxfood.survey import Surroundings, numbers
-from jaxfood.training.standing import Standing
+from jaxfood.report.page import Page
+from jaxfood.run_landscape.standing import Standing
+from jaxfood.run_landscape.survey import Surroundings, numbers
 
 
 def tell_point(page: Page, name: str, found: Standing, around: Surroundings) -> dict[str, Any]:

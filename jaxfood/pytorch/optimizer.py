@@ -19,7 +19,8 @@ from jaxfood.config.optimizers import OPTIMIZERS, OptimizerConfig
 from jaxfood.config.schema import Config
 from jaxfood.config.settings import kind_of
 from jaxfood.errors import UserError
-from jaxfood.model.torch_mapping import (
+from jaxfood.optim.optimizers import make_optimizer
+from jaxfood.pytorch.mapping import (
     Entry,
     flat_arrays,
     floating,
@@ -30,7 +31,6 @@ from jaxfood.model.torch_mapping import (
     to_tensors,
     to_tree,
 )
-from jaxfood.optim.optimizers import make_optimizer
 
 PARAMETERS = [entry.torch.name for entry in parameters(make_table())]
 MATRICES = [entry.torch.name for entry in parameters(make_table()) if len(entry.torch.shape) > 1]

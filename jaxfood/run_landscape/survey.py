@@ -29,8 +29,8 @@ from jaxfood.landscape import (
     spectral_density,
     trace,
 )
-from jaxfood.training.run import read_classes
-from jaxfood.training.standing import Standing, choose
+from jaxfood.run_landscape.standing import Standing, choose
+from jaxfood.runs.directory import read_classes
 
 LINE, PLANE = 21, 11  # steps of a slice along a line, and along each side of a plane
 LOSSES = 3 * LINE + PLANE**2  # that the slices take

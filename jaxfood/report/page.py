@@ -1,6 +1,5 @@
 """A page of a lesson or of a survey: Markdown, its pictures, and its numbers as JSON."""
 
-import importlib.util
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxfood.errors import UserError
+from jaxfood.extras import require
 from jaxfood.files import write_whole
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ class Page:
     """Gathers text and pictures in a folder: NAME.md, NAME.json, NAME-FIGURE.png."""
 
     def __init__(self, folder: Path, name: str, title: str) -> None:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise UserError("this draws with matplotlib: pip install 'jaxfood[lessons]'")
+        require("matplotlib", f"the page {name}", extra="lessons")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from jaxfood.errors import UserError
-from jaxfood.model import torch_files
 from jaxfood.model.classifier import FEATURES
-from jaxfood.model.torch_mapping import (
+from jaxfood.pytorch import files as torch_files
+from jaxfood.pytorch.mapping import (
     cells_along,
     fitted_table,
     flat_arrays,

@@ -14,10 +14,10 @@ from jaxfood.config.schema import Config, DeviceConfig
 from jaxfood.data.batches import ResidentPictures, steps_per_epoch
 from jaxfood.data.cache import UnreadablePictures, load_pictures
 from jaxfood.data.index import PictureIndex
+from jaxfood.devices import make_mesh, on_every_device
 from jaxfood.errors import UserError
-from jaxfood.mesh import make_mesh, on_every_device
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.training.run import load_run
+from jaxfood.runs.directory import load_run
 from jaxfood.training.step import predict_logits
 
 

@@ -9,14 +9,11 @@ import numpy as np
 import optax
 
 from jaxfood.errors import UserError
-from jaxfood.model import torch_files
-from jaxfood.model.torch_mapping import flat_arrays, parameters_of, to_tensors
-from jaxfood.model.torch_weights import from_state_dict, to_state_dict, unwrapped
 from jaxfood.optim.plateau import rate_factor
 from jaxfood.optim.schedules import make_schedule
-from jaxfood.training.run import load_state
-from jaxfood.training.state import TrainState
-from jaxfood.training.torch_optimizer import (
+from jaxfood.pytorch import files as torch_files
+from jaxfood.pytorch.mapping import flat_arrays, parameters_of, to_tensors
+from jaxfood.pytorch.optimizer import (
     MATRICES,
     PARAMETERS,
     REST,
@@ -26,6 +23,9 @@ from jaxfood.training.torch_optimizer import (
     refused,
     twin,
 )
+from jaxfood.pytorch.weights import from_state_dict, to_state_dict, unwrapped
+from jaxfood.runs.directory import load_state
+from jaxfood.training.state import TrainState
 
 _NESTS = ("optimizer", "optimizer_state_dict")
 

@@ -15,7 +15,7 @@ from jaxfood.errors import UserError
 from jaxfood.files import is_remote, remove, to_path, write_whole
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.optim.losses import make_loss
-from jaxfood.training.checkpoint import CHECKPOINTS, Checkpoints, Memory
+from jaxfood.runs.checkpoints import CHECKPOINTS, Checkpoints, Memory
 from jaxfood.training.logbook import METRICS
 from jaxfood.training.state import TrainState, init_variables, make_model
 from jaxfood.training.step import zero_sums

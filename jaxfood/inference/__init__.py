@@ -1,0 +1,1 @@
+"""What trained runs answer for pictures: probabilities, and the submission."""

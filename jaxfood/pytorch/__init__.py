@@ -1,0 +1,1 @@
+"""Exchange with PyTorch: its files, names, weights, optimizers and training checkpoints."""
