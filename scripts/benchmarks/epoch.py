@@ -1,6 +1,6 @@
 """What an epoch of the training loop costs beside its bare updates, saving in the background included.
 
-    python scripts/benchmark_epoch.py [--epochs 5] [--image_size 64] [--batch_size 32]
+    python scripts/benchmarks/epoch.py [--epochs 5] [--image_size 64] [--batch_size 32]
 
 A run on the drawn demo pictures, on one device. In the middle of each epoch, when nothing is being saved, the same
 compiled update is called on the same batches, which lie ready, from a copy of the state; the loop's epoch is counted
@@ -9,43 +9,29 @@ before is written. The first epoch has none to write and is left out. Seconds of
 together: they change little when others use the machine too.
 """
 
-import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 from unittest import mock
 
 import jax
-from measuring import machine, versions
+from measuring import Seconds, divisible_by_32, machine, make_parser, positive, print_table, timed, versions
 
+from jaxfood import load_config
 from jaxfood.cli import set_up_jax
-from jaxfood.config import load_config
 from jaxfood.data.batches import epoch_order
 from jaxfood.training import start as loop
 from jaxfood.training.loop import Training
 
 
-class Seconds(NamedTuple):
-    """By the clock, and of all threads together."""
-
-    clock: float
-    core: float
-
-    def __sub__(self, other: "Seconds") -> "Seconds":
-        return Seconds(self.clock - other.clock, self.core - other.core)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--image_size", type=int, default=64, help="divisible by 32")
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser = make_parser(__doc__)
+    parser.add_argument("--epochs", type=positive, default=5)
+    parser.add_argument("--image_size", type=divisible_by_32, default=64, help="divisible by 32")
+    parser.add_argument("--batch_size", type=positive, default=32)
     arguments = parser.parse_args()
-    if min(arguments.epochs - 1, arguments.batch_size) < 1 or arguments.image_size % 32:
-        parser.error("give at least two epochs, and an --image_size divisible by 32")
+    if arguments.epochs < 2:
+        parser.error("give at least two epochs")
     config = load_config(
         "demo",
         overrides=(
@@ -102,20 +88,14 @@ class Measured(Training):
         return timed(updates)
 
 
-def timed(work: Callable[[], object]) -> Seconds:
-    clock, core = time.perf_counter(), time.process_time()
-    work()
-    return Seconds(time.perf_counter() - clock, time.process_time() - core)
-
-
 def report(epochs: list[Seconds], updates: list[Seconds]) -> None:
     print(f"\n{machine()}\n{versions()}\n")
-    print("| median seconds | the loop's epoch | its bare updates | more |\n|---|---|---|---|")
-    for name in Seconds._fields:
-        ours, bare = ([getattr(seconds, name) for seconds in many] for many in (epochs, updates))
+    rows = []
+    for kind, name in zip(Seconds._fields, ("by the clock", "of a core"), strict=True):
+        ours, bare = ([getattr(seconds, kind) for seconds in many] for many in (epochs, updates))
         more = statistics.median(one / other - 1 for one, other in zip(ours, bare, strict=True))
-        label = {"clock": "by the clock", "core": "of a core"}[name]
-        print(f"| {label} | {statistics.median(ours):.2f} | {statistics.median(bare):.2f} | {more:+.1%} |")
+        rows.append((name, f"{statistics.median(ours):.2f}", f"{statistics.median(bare):.2f}", f"{more:+.1%}"))
+    print_table(("median seconds", "the loop's epoch", "its bare updates", "more"), rows)
 
 
 if __name__ == "__main__":

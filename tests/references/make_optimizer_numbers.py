@@ -1,6 +1,6 @@
-"""Write tests/optimizer_numbers.json: where PyTorch's optimizers arrive, for machines without PyTorch.
+"""Write optimizer_numbers.json: where PyTorch's optimizers arrive, for machines without PyTorch.
 
-    python scripts/make_optimizer_numbers.py
+    python tests/references/make_optimizer_numbers.py
 
 It is also PyTorch's side of the comparison that `optimizer_parity.py` describes.
 """
@@ -9,31 +9,29 @@ import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
+import optimizer_parity as parity
 import torch
-from optimizer_parity import CASES, PROBLEMS, STEPS, STORED_PROBLEMS, TORCH_CLASSES, Gradient, Tree, configuration
+from optimizer_parity import STEPS, TORCH_CLASSES, Gradient, Tree
 
 from jaxfood.config import OptimizerConfig
-
-FILE = Path(__file__).resolve().parents[1] / "tests" / "optimizer_numbers.json"
 
 
 def main() -> None:
     made_with = f"torch {torch.__version__}, numpy {np.__version__}, {platform.machine()}"
     lines = [f'"made_with": {json.dumps(made_with)}']
-    for case in CASES:
-        for problem in STORED_PROBLEMS:
-            last = trajectory(case, *PROBLEMS[problem])[-1]
+    for case in parity.CASES:
+        for problem in parity.STORED_PROBLEMS:
+            last = trajectory(case, *parity.PROBLEMS[problem])[-1]
             numbers = {name: [float(f"{value:.13g}") for value in p.ravel()] for name, p in last.items()}
             lines.append(f"{json.dumps(f'{case} on {problem}')}: {json.dumps(numbers)}")
-    FILE.write_text("{\n " + ",\n ".join(lines) + "\n}\n")
+    parity.NUMBERS.write_text("{\n " + ",\n ".join(lines) + "\n}\n")
 
 
 def trajectory(case: str, start: Tree, gradient: Gradient, dtype: str = "float64", steps: int = STEPS) -> list[Tree]:
     """The parameters after each update, computed in a type from the start on."""
-    c = configuration(case).optimizer
+    c = parity.configuration(case).optimizer
     with _default_dtype(getattr(torch, dtype)):
         leaves = {name: torch.nn.Parameter(torch.tensor(p.astype(dtype))) for name, p in start.items()}
         optimizer = _make_optimizer(c, leaves)

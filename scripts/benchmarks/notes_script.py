@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch_reference import Classifier
 
-from jaxfood.config.schema import Config
+from jaxfood import Config
 from jaxfood.training.logbook import Stopwatch
 
 Transform = Callable[[Image.Image], torch.Tensor]
