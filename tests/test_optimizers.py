@@ -23,7 +23,7 @@ ONES = {"kernel": np.ones((1, 2)), "bias": np.ones(1)}
 
 def torch_trajectory(*arguments: Any) -> list[Tree]:
     pytest.importorskip("torch", reason="compares with PyTorch")
-    from make_optimizer_numbers import trajectory
+    from torch_parity import trajectory
 
     return trajectory(*arguments)
 

@@ -1,4 +1,4 @@
-"""PyTorch's numbers without PyTorch: those that `references/make_reference_numbers.py` stored."""
+"""PyTorch's numbers without PyTorch: those that `references/make_numbers.py` stored."""
 
 import json
 from typing import Any

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from measuring import Seconds, in_turns, machine, make_parser, positive, print_table, versions
+from measuring import Parser, Seconds, in_turns, positive, print_setting, print_table
 from PIL import Image
 
 from jaxfood import UserError
@@ -28,11 +28,11 @@ BILINEAR = Image.Resampling.BILINEAR
 
 
 def main() -> None:
-    parser = make_parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--images", type=Path, required=True, help="a folder of pictures, folders inside it included")
     parser.add_argument("--image_size", type=positive, default=128)
     parser.add_argument("--limit", type=int, default=500, help="photographs at most, spread over the folder; 0: all")
-    parser.add_argument("--turns", type=positive, default=5)
+    parser.add_numbers(turns=5)
     arguments = parser.parse_args()
     if arguments.limit < 0:
         parser.error("--limit takes a number of photographs, or 0 for all")
@@ -44,8 +44,8 @@ def main() -> None:
         paths = paths[:: -(-len(paths) // arguments.limit)]
 
     seconds, differing = measure(all_decoders(), paths, arguments.image_size, arguments.turns)
-    print(machine(), versions(), sep="\n")
-    print(f"{len(paths)} photographs of {arguments.images} to {arguments.image_size} px, median of {arguments.turns}\n")
+    size = f"{len(paths)} photographs of {arguments.images} to {arguments.image_size} px"
+    print_setting(f"{size}, median of {arguments.turns}\n")
     baseline = next(iter(seconds.values())).core
     print_table(
         ("", "photographs/s", "a second of a core", "ratio", "not Pillow's bytes"),

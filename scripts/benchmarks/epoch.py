@@ -15,7 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import jax
-from measuring import Seconds, divisible_by_32, machine, make_parser, positive, print_table, timed, versions
+from measuring import Parser, Seconds, print_setting, print_table, timed
 
 from jaxfood import load_config
 from jaxfood.cli import set_up_jax
@@ -25,24 +25,14 @@ from jaxfood.training.loop import Training
 
 
 def main() -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--epochs", type=positive, default=5)
-    parser.add_argument("--image_size", type=divisible_by_32, default=64, help="divisible by 32")
-    parser.add_argument("--batch_size", type=positive, default=32)
+    parser = Parser(__doc__)
+    parser.add_numbers(epochs=5, image_size=64, batch_size=32)
     arguments = parser.parse_args()
     if arguments.epochs < 2:
         parser.error("give at least two epochs")
-    config = load_config(
-        "demo",
-        overrides=(
-            f"data.image_size={arguments.image_size}",
-            f"train.epochs={arguments.epochs}",
-            f"train.patience={arguments.epochs}",
-            f"train.batch_size={arguments.batch_size}",
-            "device.count=1",
-            "logging.progress=false",
-        ),
-    )
+    settings = [f"data.image_size={arguments.image_size}", f"train.batch_size={arguments.batch_size}"]
+    settings += [f"train.epochs={arguments.epochs}", f"train.patience={arguments.epochs}"]
+    config = load_config("demo", [*settings, "device.count=1", "logging.progress=false"])
     set_up_jax(config.device)
     Measured.epochs, Measured.updates = [], []
     with mock.patch.object(loop, "Training", Measured), tempfile.TemporaryDirectory() as folder:
@@ -89,7 +79,8 @@ class Measured(Training):
 
 
 def report(epochs: list[Seconds], updates: list[Seconds]) -> None:
-    print(f"\n{machine()}\n{versions()}\n")
+    print()
+    print_setting("")
     rows = []
     for kind, name in zip(Seconds._fields, ("by the clock", "of a core"), strict=True):
         ours, bare = ([getattr(seconds, kind) for seconds in many] for many in (epochs, updates))

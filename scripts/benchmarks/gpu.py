@@ -16,20 +16,9 @@ import tempfile
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from measuring import (
-    GIB,
-    alone,
-    divisible_by_32,
-    make_parser,
-    need_torch,
-    numbers,
-    positive,
-    print_table,
-    table,
-    versions,
-)
+from measuring import GIB, Parser, alone, need_torch, print_table, table, versions
 
 try:
     import torch
@@ -42,9 +31,9 @@ except ModuleNotFoundError:
 from jaxfood import cli
 from jaxfood.model.classifier import FEATURES, HIDDEN
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
+NUM_CLASSES = 11
 TARGET = 1.3  # times the best form of PyTorch
 NOT_MEASURED = "not measured"
 VARIANTS = (
@@ -117,16 +106,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(argv: Sequence[str] | None) -> Namespace:
     """The arguments; what is not given is small where there is no GPU."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    small = device == "cpu"
-    parser = make_parser(__doc__)
-    parser.add_argument("--batch_sizes", type=numbers, default=(4,) if small else (64, 256, 1024))
-    parser.add_argument("--image_size", type=divisible_by_32, default=32 if small else 128, help="divisible by 32")
-    parser.add_argument(
-        "--pictures", type=positive, default=16 if small else 9866, help="on the device (9866: Food-11)"
-    )
-    parser.add_argument("--steps", type=positive, default=2 if small else 20, help="in a block")
-    parser.add_argument("--blocks", type=positive, default=1 if small else 7, help="in a round")
-    parser.add_argument("--rounds", type=positive, default=1 if small else 2)
+    parser = Parser(__doc__)
+    if device == "cuda":
+        parser.add_numbers(batch_sizes=(64, 256, 1024), image_size=128, pictures=9866)  # as many as Food-11 has
+        parser.add_numbers(steps=20, blocks=7, rounds=2)
+    else:
+        parser.add_numbers(batch_sizes=(4,), image_size=32, pictures=16, steps=2, blocks=1, rounds=1)
     parser.add_argument("--only", default="", help="variants whose name holds one of these words")
     parser.add_argument("--layers", action="store_true", help="time each block of the network alone instead")
     arguments = parser.parse_args(argv)
@@ -157,10 +142,10 @@ def compare(variants: Sequence[Variant], setting: Setting, rounds: int) -> Resul
     return results
 
 
-def attempt(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T | RuntimeError:
-    """`function(...)` in a new process; or, printed too, what the device or a compiler had against it."""
+def attempt(function: Callable[..., T], *arguments: Any) -> T | RuntimeError:
+    """`function(*arguments)` in a new process; or, printed too, what the device or a compiler had against it."""
     try:
-        return alone(function, *arguments, **keywords)
+        return alone(function, *arguments)
     except RuntimeError as error:  # JAX's and PyTorch's for memory that ran out and for failed compilation
         traceback.print_exception(error)
         return error
@@ -225,7 +210,7 @@ def share_of_peak(device: str, dtype: str, images_per_second: float, image_size:
     return "unknown" if peak is None else f"{images_per_second * update_flops(image_size) / (peak * 1e12):.1%}"
 
 
-def update_flops(image_size: int, num_classes: int = 11) -> int:
+def update_flops(image_size: int) -> int:
     """Operations of an update for one picture: three times the forward products (Chowdhery et al. 2022, PaLM, app. B).
 
     A multiplication and an addition are two; normalising, pooling and the optimizer are not counted.
@@ -235,7 +220,7 @@ def update_flops(image_size: int, num_classes: int = 11) -> int:
         forward += 2 * 9 * features_in * features * pixels
         features_in, pixels = features, pixels // 4
     features_in *= pixels
-    for features in (*HIDDEN, num_classes):
+    for features in (*HIDDEN, NUM_CLASSES):
         forward += 2 * features_in * features
         features_in = features
     return 3 * forward

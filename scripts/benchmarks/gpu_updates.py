@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -65,25 +65,9 @@ class Measurement(NamedTuple):
     peak_bytes: int  # of the device's memory; 0 where it is not counted
 
 
-class Update(Protocol):
-    """A training in progress."""
-
-    device_name: str
-
-    def start(self) -> Any: ...  # returns at once
-
-    def wait(self, started: Any) -> object: ...  # until the device has done it, and all before it
-
-    def loss(self) -> float: ...  # of the last update
-
-    def peak_bytes(self) -> int: ...  # of the device's memory
-
-    def forget_peak(self) -> None: ...  # what choosing algorithms took; JAX's next round, which compiles nothing, tells
-
-
 def measure(variant: Variant, setting: Setting) -> Measurement:
     """Updates of one variant. To be run in a process of its own: the peak of JAX's memory never goes back."""
-    update: Update = JaxUpdate(variant, setting) if variant.framework == "jaxfood" else TorchUpdate(variant, setting)
+    update = (JaxUpdate if variant.framework == "jaxfood" else TorchUpdate)(variant, setting)
     update.start()
     first_loss = update.loss()
     update.forget_peak()
@@ -150,6 +134,7 @@ class JaxUpdate:
         self.device_name = self._device.device_kind
 
     def start(self) -> TrainState:
+        """Returns at once; `wait` for what it returns."""
         self._state, self._metrics = train_step(self._state, next(self._batches))
         return self._state
 
@@ -160,7 +145,7 @@ class JaxUpdate:
         return (self._device.memory_stats() or {}).get("peak_bytes_in_use", 0)  # CPU devices count nothing
 
     def forget_peak(self) -> None:
-        pass
+        """Nothing to do: the next round, which compiles nothing, does not have what choosing algorithms took."""
 
 
 class TorchUpdate:
@@ -220,6 +205,7 @@ class TorchUpdate:
         return torch.cuda.max_memory_allocated() if self._device == "cuda" else 0
 
     def forget_peak(self) -> None:
+        """What choosing algorithms took."""
         if self._device == "cuda":
             torch.cuda.reset_peak_memory_stats()
 

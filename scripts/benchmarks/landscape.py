@@ -3,11 +3,12 @@
     python scripts/benchmarks/landscape.py [--images DIR] [--weights FILE] [--samples 32] [--pyhessian]
 
 The loss is cross-entropy by the running statistics, in float32. The pictures are spread evenly over the sorted files of
-a folder, whose names begin with the label; without --images they are noise, and without --weights the weights are new.
-Where PyTorch is installed it checks the eigenpairs by double backward. Gradient and products take turns, so that a
-machine whose speed drifts slows them all, and the median is printed.
+a folder, whose names begin with the label; without --images they are noise, and without --weights the weights are new
+(of --num_classes). Where PyTorch is installed it checks the eigenpairs by double backward. Gradient and products take
+turns, and the median is printed.
 
-With --products 1 one product is made and nothing else: compare the memory of 32 and of 1,000 pictures.
+At most --products are made for the eigenvalues. With --products 1 one is made and nothing else: compare the memory of
+32 and of 1,000 pictures.
 """
 
 import sys
@@ -21,20 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from measuring import (
-    GIB,
-    Work,
-    divisible_by_32,
-    in_turns,
-    machine,
-    make_parser,
-    peak_memory,
-    positive,
-    print_table,
-    random_pictures,
-    timed,
-    versions,
-)
+from measuring import GIB, Parser, Work, in_turns, peak_memory, print_setting, print_table, random_pictures, timed
 
 from jaxfood import FoodClassifier, from_torch, load_config
 from jaxfood.data.decode import decode_picture
@@ -60,8 +48,7 @@ def main() -> None:
     variables = from_torch(arguments.weights) if arguments.weights else new_variables(arguments)
     pictures = load_pictures(arguments, num_classes_of(variables))
     point = make_point(variables, pictures, arguments.batch_size)
-    print(machine(), versions(), sep="\n")
-    print(f"{point.size:,} parameters ({arguments.weights or 'new'}), float32")
+    print_setting(f"{point.size:,} parameters ({arguments.weights or 'new'}), float32")
     print(f"{arguments.samples} pictures of {arguments.image_size} px ({arguments.images or 'noise'})\n", flush=True)
 
     if arguments.products == 1:
@@ -93,16 +80,11 @@ def main() -> None:
 
 
 def parse() -> Namespace:
-    parser = make_parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--images", type=Path, help="folder of LABEL_NUMBER.jpg")
     parser.add_argument("--weights", type=Path, help="PyTorch weights of the notes' Classifier")
-    parser.add_argument("--samples", type=positive, default=32)
-    parser.add_argument("--batch_size", type=positive, default=32)
-    parser.add_argument("--image_size", type=divisible_by_32, default=128, help="divisible by 32")
-    parser.add_argument("--num_classes", type=positive, default=10, help="of new weights")
-    parser.add_argument("--products", type=positive, default=400, help="at most, for the eigenvalues")
+    parser.add_numbers(samples=32, batch_size=32, image_size=128, num_classes=10, products=400, turns=3)
     parser.add_argument("--memory_gib", type=float, default=2.0, help="for Lanczos vectors")
-    parser.add_argument("--turns", type=positive, default=3)
     parser.add_argument("--pyhessian", action="store_true", help="also PyHessian's largest eigenvalue")
     arguments = parser.parse_args()
     if arguments.pyhessian and not find_spec("pyhessian"):

@@ -14,11 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-P = ParamSpec("P")
 T = TypeVar("T")
 Work = Callable[[], object]  # ends when the device has done it
 
@@ -29,13 +28,20 @@ GIB = 2**30
 # Arguments.
 
 
-def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """Of a script whose docstring is its help."""
-    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+class Parser(argparse.ArgumentParser):
+    """The arguments of a script, whose docstring is its help."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add_numbers(self, **defaults: int | tuple[int, ...]) -> None:
+        """Options of positive numbers; a tuple is given with commas. `image_size` is what the network can halve."""
+        for name, default in defaults.items():
+            kind = divisible_by_32 if name == "image_size" else numbers if isinstance(default, tuple) else positive
+            self.add_argument(f"--{name}", type=kind, default=default, help="divisible by 32" * (name == "image_size"))
 
 
 def positive(text: str) -> int:
-    """For `type=`."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"give a positive number, not {text}")
@@ -43,7 +49,6 @@ def positive(text: str) -> int:
 
 
 def divisible_by_32(text: str) -> int:
-    """For `type=`: the network halves the pictures five times."""
     number = positive(text)
     if number % 32:
         raise argparse.ArgumentTypeError(f"give a size divisible by 32, not {text}")
@@ -51,8 +56,7 @@ def divisible_by_32(text: str) -> int:
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """For `type=`: positive ones, with commas between them."""
-    return tuple(positive(number) for number in text.split(","))
+    return tuple(map(positive, text.split(",")))
 
 
 def need_torch() -> None:
@@ -88,6 +92,10 @@ def versions() -> str:
         with suppress(PackageNotFoundError):
             found.append(f"{name} {version(name)}")
     return ", ".join(found)
+
+
+def print_setting(*more: str) -> None:
+    print(machine(), versions(), *more, sep="\n", flush=True)
 
 
 # Measuring.
@@ -127,10 +135,10 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def alone(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
-    """`function(...)` in a new process, which has the device for itself and gives its memory back."""
+def alone(function: Callable[..., T], *arguments: Any) -> T:
+    """`function(*arguments)` in a new process, which has the device for itself and gives its memory back."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments, **keywords).result()
+        return pool.submit(function, *arguments).result()
 
 
 # Tables.
@@ -139,7 +147,7 @@ def alone(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) ->
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
     """Lines of Markdown, each as soon as its row is there."""
     yield _line(header)
-    yield _line(["---"] * len(header))
+    yield f"|{'---|' * len(header)}"
     yield from map(_line, rows)
 
 

@@ -11,28 +11,15 @@ from collections.abc import Iterator
 from itertools import product
 
 import jax
-from measuring import (
-    GIB,
-    alone,
-    divisible_by_32,
-    machine,
-    make_parser,
-    numbers,
-    peak_memory,
-    print_table,
-    random_pictures,
-    versions,
-)
+from measuring import GIB, Parser, alone, machine, peak_memory, print_table, random_pictures, versions
 
 from jaxfood import TrainState, load_config, train_step
 from jaxfood.training.state import init_variables
 
 
 def main() -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--batch_sizes", type=numbers, default=(64, 128, 256))
-    parser.add_argument("--parts", type=numbers, default=(1, 2, 4))
-    parser.add_argument("--image_size", type=divisible_by_32, default=128, help="divisible by 32")
+    parser = Parser(__doc__)
+    parser.add_numbers(batch_sizes=(64, 128, 256), parts=(1, 2, 4), image_size=128)
     arguments = parser.parse_args()
     print(alone(machine), versions(), f"{arguments.image_size} px\n", sep="\n")
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from measuring import alone, divisible_by_32, machine, make_parser, need_torch, positive, print_table, versions
+from measuring import Parser, alone, machine, need_torch, print_table, versions
 
 from jaxfood import Config, UserError, load_config
 from jaxfood.data.folder import index_pictures
@@ -36,13 +36,10 @@ class Result(NamedTuple):
 
 
 def main() -> None:
-    parser = make_parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="holds train/ and valid/")
-    parser.add_argument("--epochs", type=positive, default=2)
     parser.add_argument("--fraction", type=float, default=0.1, help="share of the pictures of both folders")
-    parser.add_argument("--image_size", type=divisible_by_32, default=128, help="divisible by 32")
-    parser.add_argument("--batch_size", type=positive, default=64)
-    parser.add_argument("--turns", type=positive, default=1)
+    parser.add_numbers(epochs=2, image_size=128, batch_size=64, turns=1)
     arguments = parser.parse_args()
     if not 0 < arguments.fraction <= 1:
         parser.error("give a --fraction above 0 and at most 1")
@@ -60,19 +57,10 @@ def compare(arguments: Namespace, folder: Path) -> dict[str, list[Result]]:
     lists = {split: pick(arguments.root / split, arguments.fraction) for split in ("train", "valid")}
     for split, paths in lists.items():
         (folder / f"{split}.txt").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
-    config = load_config(
-        overrides=(
-            f"data.root={folder}",
-            "data.train=train.txt",
-            "data.valid=valid.txt",
-            f"data.image_size={arguments.image_size}",
-            f"train.epochs={arguments.epochs}",
-            f"train.batch_size={arguments.batch_size}",
-            "device.platform=cpu",
-            "device.count=1",
-            "logging.progress=false",
-        )
-    )
+    settings = [f"data.root={folder}", "data.train=train.txt", "data.valid=valid.txt"]
+    settings += [f"data.image_size={arguments.image_size}", f"train.batch_size={arguments.batch_size}"]
+    settings += [f"train.epochs={arguments.epochs}", "device.platform=cpu", "device.count=1", "logging.progress=false"]
+    config = load_config(None, settings)
     results = defaultdict(list)
     for turn in range(arguments.turns):
         place = folder / f"turn{turn}"

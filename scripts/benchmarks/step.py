@@ -13,18 +13,7 @@ import functools
 
 import jax
 import numpy as np
-from measuring import (
-    Work,
-    divisible_by_32,
-    in_turns,
-    machine,
-    make_parser,
-    need_torch,
-    positive,
-    print_table,
-    random_pictures,
-    versions,
-)
+from measuring import Parser, Work, in_turns, need_torch, print_setting, print_table, random_pictures
 
 from jaxfood import TrainState, load_config, train_step
 from jaxfood.training.state import init_variables
@@ -32,10 +21,8 @@ from jaxfood.training.step import predict_logits
 
 
 def main() -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument("--batch_size", type=positive, default=64)
-    parser.add_argument("--image_size", type=divisible_by_32, default=128, help="divisible by 32")
-    parser.add_argument("--steps", type=positive, default=7, help="measured steps of each")
+    parser = Parser(__doc__)
+    parser.add_numbers(batch_size=64, image_size=128, steps=7)
     parser.add_argument("--compile", action="store_true", help="compare with channels_last and torch.compile too")
     arguments = parser.parse_args()
     need_torch()
@@ -48,8 +35,8 @@ def main() -> None:
     medians = in_turns(works, arguments.steps, warm_up=2)
     rates = {name: arguments.batch_size / seconds.clock for name, seconds in medians.items()}
 
-    print(machine(), versions(), sep="\n")
-    print(f"batch {arguments.batch_size}, {arguments.image_size} px, float32, median of {arguments.steps} steps\n")
+    size = f"batch {arguments.batch_size}, {arguments.image_size} px"
+    print_setting(f"{size}, float32, median of {arguments.steps} steps\n")
     rows = []
     for kind in ("training", "evaluation"):
         ours, theirs = rates[f"jaxfood {kind}"], [rates[f"{form} {kind}"] for form in forms]

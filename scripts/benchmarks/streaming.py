@@ -25,18 +25,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from measuring import (
-    Work,
-    alone,
-    divisible_by_32,
-    in_turns,
-    machine,
-    make_parser,
-    peak_memory,
-    positive,
-    print_table,
-    versions,
-)
+from measuring import Parser, Work, alone, in_turns, peak_memory, positive, print_setting, print_table
 
 from jaxfood import Config, TrainState, load_config, train_step
 from jaxfood.data.batches import epoch_order
@@ -51,14 +40,13 @@ MIB = 2**20
 
 
 def main() -> None:
-    parser = make_parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--pictures", type=positive, default=1000, help="the smaller number of pictures")
-    parser.add_argument("--image_size", type=divisible_by_32, default=128, help="divisible by 32")
-    parser.add_argument("--batch_size", type=positive, default=64)
     parser.add_argument("--steps", type=positive, default=3, help="updates in a turn")
     parser.add_argument("--rounds", type=positive, default=3, help="turns of each source")
+    parser.add_numbers(image_size=128, batch_size=64)
     arguments = parser.parse_args()
-    print(f"{machine()}\n{versions()}\nbatch {arguments.batch_size}, {arguments.image_size} px\n")
+    print_setting(f"batch {arguments.batch_size}, {arguments.image_size} px\n")
     with tempfile.TemporaryDirectory() as folder:
         small, large = (make_sources(Path(folder), count, arguments) for count in (1, 10))
         print_memory(small, large, arguments)

@@ -109,8 +109,9 @@ def main() -> None:
     parser.add_argument("--measure_noise", type=Path, metavar="DIR", help="labelled photographs")
     parser.add_argument("--run", type=Path, help="weights for --measure_noise; by default new ones")
     arguments = parser.parse_args()
-    sizes = (arguments.image_size, arguments.batch_per_chip, arguments.global_batch, arguments.check or 1)
-    if min(sizes) < 1 or arguments.image_size % 32 or arguments.noise_scale < 0:
+    sizes = (arguments.image_size, arguments.batch_per_chip, arguments.global_batch)
+    positive = sizes if arguments.check is None else (*sizes, arguments.check)
+    if min(positive) < 1 or arguments.image_size % 32 or arguments.noise_scale < 0:
         parser.error("give positive numbers, and an --image_size divisible by 32")
     try:
         if arguments.check:
@@ -118,7 +119,7 @@ def main() -> None:
         elif arguments.measure_noise:
             lines = _noise_lines(arguments.measure_noise, arguments.run)
         else:
-            lines = tables(*sizes[:3], arguments.noise_scale)
+            lines = tables(*sizes, arguments.noise_scale)
         for line in lines:
             print(line, flush=True)
     except UserError as error:

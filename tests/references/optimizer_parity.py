@@ -1,6 +1,6 @@
 """What the optimizers are compared on, with PyTorch's and with formulas, and jaxfood's side; needs no PyTorch.
 
-`make_optimizer_numbers.py` has PyTorch's side.
+`torch_parity.py` has PyTorch's side.
 """
 
 from collections.abc import Callable

@@ -26,7 +26,7 @@ from jaxfood.training.step import loss_fn, predict_logits
 Tensors = dict[str, np.ndarray]
 Batch = dict[str, np.ndarray]  # "image" [B, H, W, 3] in [0, 1] and "label" [B], perhaps "mask" [B]
 
-NUMBERS = Path(__file__).with_name("reference_numbers.json")  # PyTorch's, by make_reference_numbers.py
+NUMBERS = Path(__file__).with_name("reference_numbers.json")  # PyTorch's, by make_numbers.py
 NUM_CLASSES = 11
 SOURCES = ("drawn", "photographs")
 DATA = Path(os.environ.get("JAXFOOD_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")

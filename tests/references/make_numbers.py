@@ -1,6 +1,6 @@
-"""Write reference_numbers.json: PyTorch's side of the comparison, for machines without PyTorch.
+"""Write reference_numbers.json and optimizer_numbers.json: PyTorch's numbers, for machines without PyTorch.
 
-    python tests/references/make_reference_numbers.py
+    python tests/references/make_numbers.py
 
 Only numbers are stored, from which no photograph can be made again; without the photographs their numbers stay as they
 are in the file.
@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optimizer_parity
 import parity
 import torch
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "scripts" / "benchmarks"))  # torch_reference is there
 import torch_parity
+
+MADE_WITH = f"torch {torch.__version__}, numpy {np.__version__}, {platform.machine()}"
 
 
 def main() -> None:
@@ -27,8 +30,16 @@ def main() -> None:
             stored[source] = numbers(source)
         except FileNotFoundError as error:
             print(f"{source}: left as they are, {error}", file=sys.stderr)
-    stored["made_with"] = f"torch {torch.__version__}, numpy {np.__version__}, {platform.machine()}"
+    stored["made_with"] = MADE_WITH
     parity.NUMBERS.write_text(json.dumps(stored, indent=1) + "\n")
+
+    lines = [f'"made_with": {json.dumps(MADE_WITH)}']
+    for case in optimizer_parity.CASES:
+        for problem in optimizer_parity.STORED_PROBLEMS:
+            last = torch_parity.trajectory(case, *optimizer_parity.PROBLEMS[problem])[-1]
+            values = {name: [float(f"{value:.13g}") for value in p.ravel()] for name, p in last.items()}
+            lines.append(f"{json.dumps(f'{case} on {problem}')}: {json.dumps(values)}")
+    optimizer_parity.NUMBERS.write_text("{\n " + ",\n ".join(lines) + "\n}\n")
 
 
 def numbers(source: str) -> dict[str, Any]:
