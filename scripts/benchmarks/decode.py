@@ -2,9 +2,8 @@
 
     python scripts/benchmarks/decode.py --images DIR [--image_size 128] [--limit 500] [--turns 5]
 
-All take turns, whole passes over the same photographs, and the median pass is printed: photographs by the clock, and
-by seconds of a core (of all threads together), which hardly change when others use the machine too. Every decoder's
-bytes are compared with Pillow's.
+All take turns, whole passes over the same photographs, and the median pass is printed. Every decoder's bytes are
+compared with Pillow's.
 """
 
 import sys

@@ -5,8 +5,7 @@
 A run on the drawn demo pictures, on one device. In the middle of each epoch, when nothing is being saved, the same
 compiled update is called on the same batches, which lie ready, from a copy of the state; the loop's epoch is counted
 without that and without its evaluation. So both take turns, and while the loop trains, the checkpoint of the epoch
-before is written. The first epoch has none to write and is left out. Seconds of a core are those of all threads
-together: they change little when others use the machine too.
+before is written. The first epoch has none to write and is left out.
 """
 
 import statistics

@@ -3,9 +3,8 @@
     python scripts/benchmarks/run.py --root DIR [--epochs 2] [--fraction 0.1] [--image_size 128] [--turns 1]
 
 `--root` holds train/ and valid/ with files named LABEL_NUMBER.jpg. Each run has a process of its own; they take turns.
-The clock starts when its imports are done (torch_reference.py brings JAX along, which the notes' script has no need of)
-and stops when the last checkpoint is on disk. The first run of jaxfood decodes and compiles, the second finds both
-done. Seconds of a core are those of all threads together: they change little when others use the machine too.
+The clock starts when its imports are done and stops when the last checkpoint is on disk. The first run of jaxfood
+decodes and compiles, the second finds both done.
 """
 
 import os
@@ -93,9 +92,9 @@ def run_jaxfood(config: Config, workdir: Path, cache: Path) -> Result:
     """`train_and_evaluate` in this process, as the command calls it; decoded pictures and compiled steps in `cache`."""
     os.environ["XDG_CACHE_HOME"] = str(cache)
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    from jaxfood import train_and_evaluate
     from jaxfood.cli import set_up_jax
     from jaxfood.training.logbook import METRICS, read_metrics
-    from jaxfood.training.start import train_and_evaluate
 
     start, core = time.perf_counter(), time.process_time()
     set_up_jax(config.device)
