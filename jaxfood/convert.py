@@ -46,7 +46,8 @@ def from_torch(argv: Sequence[str]) -> None:
     from jaxfood.pytorch import files as torch_files
     from jaxfood.pytorch import training_checkpoint as torch_checkpoint
     from jaxfood.pytorch import weights as torch_weights
-    from jaxfood.runs.directory import begin_from, check_free
+    from jaxfood.runs.directory import check_free
+    from jaxfood.training.saved import begin_from
 
     check_free(arguments.run, overwrite=False)
     if arguments.weights_only:

@@ -38,10 +38,10 @@ from jaxfood.landscape import (
     judge,
     lanczos_vectors,
 )
+from jaxfood.model.networks import init_variables, predict_logits
 from jaxfood.optim.losses import make_loss
 from jaxfood.pytorch.weights import num_classes_of, to_state_dict
-from jaxfood.training.state import init_variables
-from jaxfood.training.step import batch_sums, predict_logits
+from jaxfood.training.metrics import batch_sums
 
 Work = Callable[[], object]  # ends when the device has done it
 TORCH_BATCH = 8  # pictures whose double backward PyTorch keeps at a time

@@ -16,7 +16,8 @@ import numpy as np
 from measuring import alone, machine, versions
 
 from jaxfood.config import load_config
-from jaxfood.training.state import TrainState, init_variables
+from jaxfood.model.networks import init_variables
+from jaxfood.training.state import TrainState
 from jaxfood.training.step import train_step
 
 GIB = 2**30

@@ -111,8 +111,9 @@ def run_jaxfood(config: Config, workdir: Path, cache: Path) -> Result:
     os.environ["XDG_CACHE_HOME"] = str(cache)
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     from jaxfood.cli import set_up_jax
-    from jaxfood.training.logbook import METRICS, read_metrics
-    from jaxfood.training.start import train_and_evaluate
+    from jaxfood.runs.directory import METRICS
+    from jaxfood.train import train_and_evaluate
+    from jaxfood.training.logbook import read_metrics
 
     start, core = time.perf_counter(), time.process_time()
     set_up_jax(config.device)

@@ -22,8 +22,8 @@ import numpy as np
 from measuring import machine, versions
 
 from jaxfood.config import load_config
-from jaxfood.training.state import TrainState, init_variables
-from jaxfood.training.step import predict_logits
+from jaxfood.model.networks import init_variables, predict_logits
+from jaxfood.training.state import TrainState
 from jaxfood.training.step import train_step as jaxfood_train_step
 
 try:

@@ -38,8 +38,10 @@ from jaxfood.data.splits import load_splits
 from jaxfood.data.streaming import make_batches
 from jaxfood.data.tfds import prepare_food11
 from jaxfood.devices import compile_step, make_mesh, on_every_device
-from jaxfood.training.state import TrainState, init_variables
-from jaxfood.training.step import add_update, zero_sums
+from jaxfood.model.networks import init_variables
+from jaxfood.training.metrics import zero_sums
+from jaxfood.training.state import TrainState
+from jaxfood.training.step import add_update
 
 Batches = Iterator[dict[str, jax.Array]]
 Turn = Callable[[], int]  # works, and returns the number of pictures

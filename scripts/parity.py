@@ -20,10 +20,11 @@ from PIL import Image
 from jaxfood.config import Config, load_config
 from jaxfood.config.losses import CrossEntropy
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.networks import predict_logits
 from jaxfood.optim.losses import make_loss
 from jaxfood.pytorch.weights import from_state_dict, num_classes_of, to_state_dict
 from jaxfood.training.state import TrainState
-from jaxfood.training.step import loss_fn, predict_logits, train_step
+from jaxfood.training.step import loss_fn, train_step
 
 Tensors = dict[str, np.ndarray]
 Batch = dict[str, np.ndarray]  # "image" [B, H, W, 3] in [0, 1] and "label" [B], perhaps "mask" [B]

@@ -14,7 +14,8 @@ from scaling_model import FLOAT32, Chip, Times, simulate
 from jaxfood.config import Config, load_config
 from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import PictureIndex
-from jaxfood.training.state import TrainState, init_variables
+from jaxfood.model.networks import init_variables
+from jaxfood.training.state import TrainState
 from jaxfood.training.step import loss_fn, train_step
 
 

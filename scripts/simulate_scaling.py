@@ -28,8 +28,8 @@ from scaling_model import (
 from jaxfood.config import load_config
 from jaxfood.data.folder import index_pictures
 from jaxfood.errors import UserError
+from jaxfood.model.networks import init_variables
 from jaxfood.runs.directory import load_run
-from jaxfood.training.state import init_variables
 
 CHIP_COUNTS = (1, 8, 64, 1024)
 NOISE_BATCHES = 24, 32  # how many, and of how many pictures

@@ -87,8 +87,9 @@ def train(config: Config, workdir: Path, started: float) -> Run:
     """Train in this process, which was asked for at `started` (seconds, `time.time()`)."""
     import jax
 
-    from jaxfood.training.logbook import METRICS, read_metrics
-    from jaxfood.training.start import train_and_evaluate
+    from jaxfood.runs.directory import METRICS
+    from jaxfood.train import train_and_evaluate
+    from jaxfood.training.logbook import read_metrics
 
     jax.config.update("jax_enable_compilation_cache", False)  # also where the environment names one
     try:

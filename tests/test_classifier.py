@@ -165,8 +165,9 @@ def test_pooling_before_relu_is_the_notes_order(variables: dict[str, Any], image
         np.testing.assert_allclose(ours, notes(wide, x), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("train", [True, False])
-def test_a_block_is_the_notes_order_in_value_and_gradients_whatever_batch_norms_scale(train: bool) -> None:
+def test_a_block_is_the_notes_order_in_value_and_gradients_whatever_batch_norms_scale(train: bool, fused: bool) -> None:
     """Convolution, BatchNorm, ReLU, pooling; the scale positive, negative and zero."""
     rng = np.random.default_rng(0)
     scale = np.array([1.5, -1.0, 0.0, 0.3, -0.2])
@@ -177,7 +178,7 @@ def test_a_block_is_the_notes_order_in_value_and_gradients_whatever_batch_norms_
 
     def ours(params: Any, x: jax.Array) -> jax.Array:
         variables = {"params": params, "batch_stats": stats}
-        return ConvBlock(5).apply(variables, x, train=train, mutable=["batch_stats"])[0]
+        return ConvBlock(4, 5, fused=fused).apply(variables, x, train=train, mutable=["batch_stats"])[0]
 
     def notes(params: Any, x: jax.Array) -> jax.Array:
         y = jax.lax.conv_general_dilated(

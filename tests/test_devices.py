@@ -17,8 +17,9 @@ from jaxfood.data.batches import ResidentPictures, epoch_order
 from jaxfood.data.pictures import Pictures
 from jaxfood.devices import compile_step, make_mesh, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
-from jaxfood.training.state import init_variables
-from jaxfood.training.step import add_evaluation, add_update, means, summed_loss, zero_sums
+from jaxfood.model.networks import init_variables
+from jaxfood.training.metrics import means, zero_sums
+from jaxfood.training.step import add_evaluation, add_update, summed_loss
 
 STEPS, BATCH_SIZE = 10, 10  # of 24 pictures: epochs of 10, 10 and 4, none of which 8 devices divide
 SETTINGS = (

@@ -12,8 +12,9 @@ from jaxfood.data.folder import index_pictures
 from jaxfood.errors import UserError
 from jaxfood.inference.probabilities import predict_probabilities
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.runs.directory import begin_from, load_run
-from jaxfood.training.state import init_variables
+from jaxfood.model.networks import init_variables
+from jaxfood.runs.directory import load_run
+from jaxfood.training.saved import begin_from
 
 
 @pytest.fixture(scope="module")

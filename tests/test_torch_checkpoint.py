@@ -24,12 +24,14 @@ from jaxfood.data.batches import epoch_order
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.networks import init_variables
 from jaxfood.optim.losses import make_loss
 from jaxfood.pytorch.optimizer import MATRICES, PARAMETERS, REST
 from jaxfood.pytorch.training_checkpoint import to_checkpoint
 from jaxfood.pytorch.weights import from_state_dict, from_torch
-from jaxfood.runs.directory import begin_from, load_run, read_config
-from jaxfood.training.state import TrainState, init_variables
+from jaxfood.runs.directory import load_run, read_config
+from jaxfood.training.saved import begin_from
+from jaxfood.training.state import TrainState
 from jaxfood.training.step import loss_fn
 
 STEPS = 2  # on each side of a conversion

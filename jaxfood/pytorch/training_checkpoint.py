@@ -24,7 +24,7 @@ from jaxfood.pytorch.optimizer import (
     twin,
 )
 from jaxfood.pytorch.weights import from_state_dict, to_state_dict, unwrapped
-from jaxfood.runs.directory import load_state
+from jaxfood.training.saved import load_state
 from jaxfood.training.state import TrainState
 
 _NESTS = ("optimizer", "optimizer_state_dict")
