@@ -72,7 +72,9 @@ def test_everything_comes_back(tmp_path: Path, state: TrainState) -> None:
     sums = {name: value + 0.1 for name, value in zero_sums(updates=True).items()}
     told = []
     with Checkpoints(tmp_path) as checkpoints:
-        save_state(checkpoints, at(state, 7), sums, progress, accuracy=0.5, when_safe=lambda: told.append(kept(checkpoints)))
+        save_state(
+            checkpoints, at(state, 7), sums, progress, accuracy=0.5, when_safe=lambda: told.append(kept(checkpoints))
+        )
     assert told == [[7]]
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.read_progress(7) == progress

@@ -72,9 +72,9 @@ def _probabilities(
     total = steps_per_epoch(len(order), batch_size)
     batches = feed.batches(order, batch_size)
     with tqdm(batches, total=total, desc="predicting", unit="batch", leave=False, disable=not progress) as bar:
-        logits = [np.asarray(predict(variables, batch)) for batch in bar]
-    # Padding stands at the end of the last batch only.
-    return np.asarray(jax.nn.softmax(np.concatenate(logits)[: len(order)]))
+        # Every batch may be padded, where devices do not divide it.
+        logits = [np.asarray(predict(variables, batch))[np.ravel(batch["mask"]) > 0] for batch in bar]
+    return np.asarray(jax.nn.softmax(np.concatenate(logits)))
 
 
 def _all_logits(model: FoodClassifier, variables: Any, batch: Any, axis_name: str | None = None) -> jax.Array:
