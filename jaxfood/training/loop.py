@@ -28,7 +28,7 @@ from jaxfood.runs.progress import Progress
 from jaxfood.training.after_epoch import AfterEpoch
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch
-from jaxfood.training.metrics import Sums, read_means, zero_sums
+from jaxfood.training.metrics import Sums, epoch_record, read_means, zero_sums
 from jaxfood.training.saved import restore_state, save_state
 from jaxfood.training.state import TrainState
 from jaxfood.training.step import add_augmented_update, add_evaluation, add_update
@@ -134,18 +134,15 @@ class Training:
             valid = self._evaluate()
         pictures = self.progress.num_train - inside * self.config.train.batch_size
         schedule = make_schedule(self.config.schedule, self.config.optimizer, self.total_steps)
-        record = {
-            "epoch": epoch + 1,
-            "step": self.step,
-            "train_loss": train["loss"],
-            "train_accuracy": train["accuracy"],
-            "valid_loss": valid["loss"],
-            "valid_accuracy": valid["accuracy"],
-            "learning_rate": float(schedule(self.step - 1)) * rate_factor(self.state.opt_state),
-            "grad_norm": train["grad_norm"],
-            "seconds": time.perf_counter() - started,
-            "images_per_second": pictures / (trained - started),
-        }
+        record = epoch_record(
+            epoch + 1,
+            self.step,
+            train,
+            valid,
+            learning_rate=float(schedule(self.step - 1)) * rate_factor(self.state.opt_state),
+            seconds=time.perf_counter() - started,
+            images_per_second=pictures / (trained - started),
+        )
         for work, after_epoch in self.after_epoch.items():
             with self.watch(work):
                 self.state, more = after_epoch(self.state, record, self.logbook.line)

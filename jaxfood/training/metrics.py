@@ -1,4 +1,4 @@
-"""Metrics as sums over pictures, which add up over batches, parts and devices, and their means."""
+"""Metrics as sums over pictures, which add up over batches, parts and devices; their means; a line of metrics.jsonl."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -44,3 +44,38 @@ def read_means(sums: Sums) -> dict[str, float]:
     """Plain numbers, divided on the host in float64 (348 of 750 is 0.464); waits for the device."""
     host = {name: np.float64(value) for name, value in jax.device_get(sums).items()}
     return {name: float(value) for name, value in means(host).items()}
+
+
+def epoch_record(
+    epoch: int,
+    step: int,
+    train: Mapping[str, float],
+    valid: Mapping[str, float],
+    *,
+    learning_rate: float,
+    seconds: float,
+    images_per_second: float,
+) -> dict[str, Any]:
+    """An epoch's line of metrics.jsonl.
+
+    Args:
+        epoch: from 1 on.
+        step: updates done by its end.
+        train: means over its updates, as `read_means` gives them.
+        valid: means of the evaluation after it.
+        learning_rate: of its last update.
+        seconds: for updates and evaluation.
+        images_per_second: of the updates.
+    """
+    return {
+        "epoch": epoch,
+        "step": step,
+        "train_loss": train["loss"],
+        "train_accuracy": train["accuracy"],
+        "valid_loss": valid["loss"],
+        "valid_accuracy": valid["accuracy"],
+        "learning_rate": learning_rate,
+        "grad_norm": train["grad_norm"],
+        "seconds": seconds,
+        "images_per_second": images_per_second,
+    }
