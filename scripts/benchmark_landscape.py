@@ -39,7 +39,8 @@ from jaxfood.landscape import (
     lanczos_vectors,
 )
 from jaxfood.optim.losses import make_loss
-from jaxfood.pytorch.weights import num_classes_of, to_state_dict
+from jaxfood.pytorch.names import num_classes_of
+from jaxfood.pytorch.weights import to_state_dict
 from jaxfood.training.state import init_variables
 from jaxfood.training.step import batch_sums, predict_logits
 

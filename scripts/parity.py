@@ -21,7 +21,8 @@ from jaxfood.config import Config, load_config
 from jaxfood.config.losses import CrossEntropy
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.optim.losses import make_loss
-from jaxfood.pytorch.weights import from_state_dict, num_classes_of, to_state_dict
+from jaxfood.pytorch.names import num_classes_of
+from jaxfood.pytorch.weights import from_state_dict, to_state_dict
 from jaxfood.training.state import TrainState
 from jaxfood.training.step import loss_fn, predict_logits, train_step
 

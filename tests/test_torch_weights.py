@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -16,16 +17,11 @@ import parity
 import pytest
 import safetensors.numpy
 
+from jaxfood import convert, files
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.pytorch.weights import (
-    from_state_dict,
-    from_torch,
-    image_size_of,
-    num_classes_of,
-    to_state_dict,
-    to_torch,
-)
+from jaxfood.pytorch.names import image_size_of, num_classes_of
+from jaxfood.pytorch.weights import from_state_dict, from_torch, to_state_dict, to_torch
 
 SIZES = [(64, 11), (128, 10)]
 
@@ -335,6 +331,37 @@ def test_refused_paths(weights: parity.Tensors, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"folder\.safetensors: cannot be written \(Is a directory\)"):
         to_torch(variables, tmp_path / "folder.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.safetensors"]
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The files of a bucket that needs neither gcsfs nor a network, by their paths."""
+    held: dict[str, bytes] = {}
+
+    def cat_file(path: str) -> bytes:
+        if path not in held:
+            raise FileNotFoundError(path)
+        return held[path]
+
+    monkeypatch.setattr(files, "require", lambda *_, **__: None)
+    monkeypatch.setattr(files, "_check_reachable", lambda _: None)
+    monkeypatch.setattr(files, "_filesystem", lambda: SimpleNamespace(cat_file=cat_file, pipe_file=held.__setitem__))
+    return held
+
+
+def test_weights_in_a_bucket(
+    weights: parity.Tensors, bucket: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written and read there, by the library and by the command."""
+    monkeypatch.chdir(tmp_path)
+    to_torch(from_state_dict(weights), "gs://food/best.safetensors")
+    assert_same(to_state_dict(from_torch("gs://food/best.safetensors")), weights)
+    convert.main(["from-torch", "gs://food/best.safetensors", "run"])
+    convert.main(["to-torch", "run", "gs://food/back.safetensors"])
+    assert bucket["gs://food/back.safetensors"] == bucket["gs://food/best.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    with pytest.raises(UserError, match=r"^gs://food/absent\.pt: cannot be read \(gs://food/absent\.pt\): give a file"):
+        from_torch("gs://food/absent.pt")
 
 
 def test_failed_write_keeps_the_earlier_file(
