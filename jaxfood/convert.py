@@ -62,9 +62,10 @@ def _config(
     arguments: argparse.Namespace, flags: sources.Source, variables: Any, optimizer: "TorchOptimizer | None"
 ) -> Config:
     """The run's: sizes by the weights, then the file of --config, the checkpoint's optimizer, the flags."""
-    from jaxfood.pytorch.names import image_size_of, num_classes_of
+    from jaxfood.pytorch.names import table_of_variables
 
-    image_size, num_classes = image_size_of(variables), num_classes_of(variables)
+    table = table_of_variables(variables)
+    image_size, num_classes = table.image_size, table.num_classes
     given = {"data": {"image_size": image_size}, "model": {"num_classes": num_classes}}
     merged = [sources.Source(arguments.weights.name, given)]
     if arguments.config is not None:

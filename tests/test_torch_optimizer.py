@@ -21,7 +21,7 @@ from jaxfood.pytorch.weights import from_state_dict
 from jaxfood.training.state import TrainState
 
 TABLE = make_table()
-PARAMETERS, MATRICES, REST = TABLE.parameter_names, TABLE.matrix_names, TABLE.vector_names
+PARAMETERS, (MATRICES, REST) = TABLE.parameter_names, TABLE.decay_groups
 
 # What PyTorch writes for some parameters, less what only says how it computes.
 ADAM = {"lr": 0.02, "betas": (0.8, 0.9), "eps": 1e-7, "weight_decay": 0.1, "amsgrad": False, "maximize": False}

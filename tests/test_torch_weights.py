@@ -20,7 +20,7 @@ import safetensors.numpy
 from jaxfood import convert, files
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.pytorch.names import image_size_of, num_classes_of
+from jaxfood.pytorch.names import table_of_variables
 from jaxfood.pytorch.weights import from_state_dict, from_torch, to_state_dict, to_torch
 
 SIZES = [(64, 11), (128, 10)]
@@ -61,7 +61,8 @@ def test_export_after_import_gives_the_same_bits(image_size: int, num_classes: i
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), own
     )
-    assert (image_size_of(variables), num_classes_of(variables)) == (image_size, num_classes)
+    table = table_of_variables(variables)
+    assert (table.image_size, table.num_classes) == (image_size, num_classes)
     assert_same(to_state_dict(variables), weights)
 
 
@@ -236,7 +237,7 @@ def test_wrong_variables_are_named(weights: parity.Tensors, tmp_path: Path) -> N
         to_torch({"params": variables["params"]}, path)
     wide = jax.eval_shape(FoodClassifier().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 64, 3), jnp.float32))
     wide = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wide)
-    for function in (image_size_of, num_classes_of, to_state_dict):
+    for function in (table_of_variables, to_state_dict):
         with pytest.raises(UserError, match=r"params/dense1/kernel has shape \[1024, 1024\], expected \[512, 1024\]"):
             function(wide)
     assert not list(tmp_path.iterdir())

@@ -1,8 +1,8 @@
 """Gradient transformations of `torch.optim` that Optax lacks or gives another meaning; the learning rate comes after.
 
-Optax's Adam means the same; ours stands here for float32 alone. There Optax has 1 - 0.999^t wrong by 1.3e-5, which leads
-up to 1.5e-5 away from PyTorch's first updates (PyTorch computes that number in float64); as -expm1(t log beta), with the
-logarithm of Python's own beta, 4e-7 (NOTES.md, "Optax's Adam in float32").
+Optax's Adam means the same; ours stands here for float32 alone. There Optax has 1 - 0.999^t wrong by 1.3e-5, which
+leads up to 1.5e-5 away from PyTorch's first updates (PyTorch computes that number in float64); as -expm1(t log beta),
+with the logarithm of Python's own beta, 4e-7 (NOTES.md, "Optax's Adam in float32").
 """
 
 import math

@@ -16,10 +16,19 @@ _DENSE, _HEAD = "params/dense1/kernel", "params/head/kernel"  # their sizes tell
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A network's tensors, in the PyTorch module's order."""
+    """A network's tensors, in the PyTorch module's order.
+
+    Attributes:
+        network: what it is, in words.
+        entries: a line for each tensor that we have too.
+        image_size: height and width of the square images that it takes.
+        num_classes: how many it tells apart.
+    """
 
     network: str
     entries: Sequence[Entry]
+    image_size: int
+    num_classes: int
 
     @property
     def parameters(self) -> list[Entry]:
@@ -27,24 +36,21 @@ class Table:
         return [entry for entry in self.entries if entry.flax.name.startswith("params/")]
 
     @property
+    def parameter_names(self) -> list[str]:
+        """Their names in PyTorch."""
+        return [entry.torch.name for entry in self.parameters]
+
+    @property
+    def decay_groups(self) -> tuple[list[str], list[str]]:
+        """The same in two groups, of which an optimizer may decay the first alone: weight matrices, and the rest."""
+        matrices = [entry.torch.name for entry in self.parameters if len(entry.torch.shape) > 1]
+        return matrices, [name for name in self.parameter_names if name not in matrices]
+
+    @property
     def counters(self) -> dict[str, str]:
         """By each running variance's name that of BatchNorm's count of batches, which no leaf of ours has."""
         names = (entry.torch.name for entry in self.entries)
         return {name: name.replace("running_var", "num_batches_tracked") for name in names if "running_var" in name}
-
-    @property
-    def parameter_names(self) -> list[str]:
-        return [entry.torch.name for entry in self.parameters]
-
-    @property
-    def matrix_names(self) -> list[str]:
-        """Of the parameters that are decayed where biases and BatchNorm's are not."""
-        return [entry.torch.name for entry in self.parameters if len(entry.torch.shape) > 1]
-
-    @property
-    def vector_names(self) -> list[str]:
-        """Of biases and BatchNorm's parameters."""
-        return [entry.torch.name for entry in self.parameters if len(entry.torch.shape) == 1]
 
 
 def make_table(sizes: Mapping[str, int] | None = None) -> Table:
@@ -72,7 +78,7 @@ def make_table(sizes: Mapping[str, int] | None = None) -> Table:
 
     # PyTorch flattens channel, height, width and Flax height, width, channel. Seen as a convolution over all the cells
     # it is given, the first linear layer has its axes moved as any convolution.
-    side = _cells_along(sizes.get(_DENSE, 0) // HIDDEN[0])
+    side = max(1, math.isqrt(sizes.get(_DENSE, 0) // HIDDEN[0] // channels))
     num_classes = max(1, sizes.get(_HEAD, 0) // HIDDEN[1])
     cells = (HIDDEN[0], channels, side, side)
     entries += [
@@ -83,7 +89,8 @@ def make_table(sizes: Mapping[str, int] | None = None) -> Table:
         Entry.of("fc.4.weight", _HEAD, num_classes, HIDDEN[1]),
         Entry.of("fc.4.bias", "params/head/bias", num_classes),
     ]
-    return Table("the notes' Classifier", entries)
+    image_size = side * 2 ** len(FEATURES)  # each block halves it
+    return Table("the notes' Classifier", entries, image_size, num_classes)
 
 
 def table_of_tensors(tensors: Mapping[str, Any]) -> Table:
@@ -98,17 +105,6 @@ def table_of_tensors(tensors: Mapping[str, Any]) -> Table:
 def table_of_variables(variables: Mapping[str, Any]) -> Table:
     """The same of `{"params": ..., "batch_stats": ...}`."""
     return _fitted(flat_leaves(variables), "flax")
-
-
-def image_size_of(variables: Mapping[str, Any]) -> int:
-    """Height and width of the square images that `variables` were made for."""
-    shapes = dict(entry.flax for entry in table_of_variables(variables).entries)
-    return _cells_along(shapes[_DENSE][0]) * 2 ** len(FEATURES)  # each block halves both
-
-
-def num_classes_of(variables: Mapping[str, Any]) -> int:
-    """Number of classes that `variables` tell apart."""
-    return dict(entry.flax for entry in table_of_variables(variables).entries)[_HEAD][1]
 
 
 def plain_name(name: str) -> str:
@@ -130,11 +126,6 @@ def _fitted(arrays: Mapping[str, Any], side: Literal["torch", "flax"]) -> Table:
     if problems:
         raise UserError(f"{'; '.join(problems)}: give the weights of {table.network}")
     return table
-
-
-def _cells_along(inputs: int) -> int:
-    """Cells along the height, which is the width, of what the first linear layer sees; at least 1."""
-    return max(1, math.isqrt(inputs // FEATURES[-1]))
 
 
 def _listed(what: str, names: Iterable[str], limit: int = 6) -> list[str]:

@@ -163,7 +163,7 @@ def from_optimizer_state_dict(state_dict: Mapping[str, Any], table: Table) -> To
 def _members(groups: Sequence[Mapping[str, Any]], table: Table) -> list[list[str]]:
     """The names of each group's parameters."""
     sizes = [len(group["params"]) for group in groups]
-    every, matrices, rest = table.parameter_names, table.matrix_names, table.vector_names
+    every, (matrices, rest) = table.parameter_names, table.decay_groups
     if all("param_names" in group for group in groups):
         members = [[plain_name(name) for name in group["param_names"]] for group in groups]
     else:
@@ -224,7 +224,7 @@ def _settings(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decay(decays: Mapping[str, float], table: Table) -> dict[str, Any]:
     """The settings for these weight decays by the parameters' names."""
-    matrices, rest = ({decays[name] for name in part} for part in (table.matrix_names, table.vector_names))
+    matrices, rest = ({decays[name] for name in part} for part in table.decay_groups)
     if len(matrices) > 1 or rest not in (matrices, {0.0}):
         raise refused("decays weights differently by more than whether they are biases or BatchNorm's")
     return {"weight_decay": next(iter(matrices)), "decay_biases_and_norms": rest == matrices}

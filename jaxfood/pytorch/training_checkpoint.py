@@ -106,8 +106,8 @@ def to_checkpoint(
 def _groups(config: OptimizerConfig, table: Table, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     if config.decay_biases_and_norms or not config.weight_decay:
         return [{"params": list(parameters.values())}]
-    matrices, vectors = ([parameters[name] for name in part] for part in (table.matrix_names, table.vector_names))
-    return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    matrices, rest = ([parameters[name] for name in part] for part in table.decay_groups)
+    return [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
 
 
 def _settings(config: OptimizerConfig) -> dict[str, Any]:
