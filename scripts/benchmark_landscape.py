@@ -40,7 +40,8 @@ from jaxfood.landscape import (
 )
 from jaxfood.model.networks import init_variables, predict_logits
 from jaxfood.optim.losses import make_loss
-from jaxfood.pytorch.weights import num_classes_of, to_state_dict
+from jaxfood.pytorch.names import table_of_variables
+from jaxfood.pytorch.weights import to_state_dict
 from jaxfood.training.metrics import batch_sums
 
 Work = Callable[[], object]  # ends when the device has done it
@@ -69,7 +70,7 @@ def main() -> None:
         parser.error("--pyhessian needs it: pip install pyhessian")
 
     variables = from_torch(arguments.weights) if arguments.weights else new_variables(arguments)
-    images, labels = load_pictures(arguments, num_classes_of(variables))
+    images, labels = load_pictures(arguments, table_of_variables(variables).num_classes)
     point = make_point(variables, images, labels, arguments.batch_size)
     print(f"{machine()}\n{versions()}")
     print(f"{point.size:,} parameters ({arguments.weights or 'new'}), float32")
@@ -120,7 +121,7 @@ def load_pictures(arguments: argparse.Namespace, num_classes: int) -> tuple[np.n
 
 def make_point(variables: dict[str, Any], images: np.ndarray, labels: np.ndarray, batch_size: int) -> Point:
     """The mean cross-entropy; the last batch is filled up with pictures that the mask leaves out."""
-    model = FoodClassifier(num_classes_of(variables))
+    model = FoodClassifier(table_of_variables(variables).num_classes)
     cross_entropy = make_loss(CrossEntropy(), model.num_classes)
 
     def loss(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
