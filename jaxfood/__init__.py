@@ -11,11 +11,12 @@ with epy.lazy_api_imports(globals()):
     from jaxfood.config import Config as Config
     from jaxfood.config import load_config as load_config
     from jaxfood.errors import UserError as UserError
+    from jaxfood.inference.probabilities import predict_probabilities as predict_probabilities
     from jaxfood.model.classifier import FoodClassifier as FoodClassifier
     from jaxfood.optim.optimizers import make_optimizer as make_optimizer
     from jaxfood.pytorch.weights import from_torch as from_torch
     from jaxfood.pytorch.weights import to_torch as to_torch
     from jaxfood.runs.directory import load_run as load_run
-    from jaxfood.training.start import train_and_evaluate as train_and_evaluate
+    from jaxfood.train import train_and_evaluate as train_and_evaluate
     from jaxfood.training.state import TrainState as TrainState
     from jaxfood.training.step import train_step as train_step

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxfood import cli
@@ -12,7 +11,7 @@ from jaxfood.config.schema import Config, DeviceConfig
 from jaxfood.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxfood.pytorch.optimizer import TorchOptimizer
+    from jaxfood.pytorch.optimizer_state import TorchOptimizer
 
 FORMATS = ".ckpt, .pt, .pth (these need PyTorch) or .safetensors"
 
@@ -36,28 +35,25 @@ def from_torch(argv: Sequence[str]) -> None:
         "Make a run of PyTorch weights, for predict or for train --resume. Of a training checkpoint with `model` and "
         "`optimizer` state dicts the run takes the optimizer's settings and goes on with its moments.",
     )
-    parser.add_argument("weights", metavar="FILE", type=Path, help=f"a state dict or a training checkpoint: {FORMATS}")
+    parser.add_argument("weights", metavar="FILE", type=cli.path, help=f"state dict or training checkpoint: {FORMATS}")
     parser.add_argument("run", metavar="RUN", type=cli.path, help="the new run's directory")
     parser.add_argument("--config", help="the run's other settings: a TOML file or a recipe")
     parser.add_argument("--weights_only", action="store_true", help="begin with a fresh optimizer, of any settings")
     arguments, flags = parser.parse_with_settings(argv)
 
     cli.set_up_jax(DeviceConfig())
-    from jaxfood.pytorch import files as torch_files
-    from jaxfood.pytorch import training_checkpoint as torch_checkpoint
-    from jaxfood.pytorch import weights as torch_weights
-    from jaxfood.runs.directory import begin_from, check_free
+    from jaxfood.pytorch import files, training_checkpoint, weights
+    from jaxfood.runs.directory import check_free
+    from jaxfood.training.saved import begin_from
 
     check_free(arguments.run, overwrite=False)
     if arguments.weights_only:
-        variables, optimizer = torch_weights.from_torch(arguments.weights), None
+        variables, optimizer = weights.from_torch(arguments.weights), None
     else:
-        variables, optimizer = torch_checkpoint.read(arguments.weights)
+        variables, optimizer = training_checkpoint.read(arguments.weights)
     config = _config(arguments, flags, variables, optimizer)
-    opt_state = None
-    if optimizer is not None:
-        with torch_files.named(arguments.weights):
-            opt_state = optimizer.opt_state(config, variables)
+    with files.named(arguments.weights):
+        opt_state = optimizer.opt_state(config, variables["params"]) if optimizer is not None else None
     begin_from(arguments.run, config, variables, opt_state)
     size = f"weights for {config.data.image_size} px and {config.model.num_classes} classes"
     print(f"{arguments.run}: {size}; {_of_optimizer(config, optimizer)}")
@@ -67,9 +63,10 @@ def _config(
     arguments: argparse.Namespace, flags: sources.Source, variables: Any, optimizer: "TorchOptimizer | None"
 ) -> Config:
     """The run's: sizes by the weights, then the file of --config, the checkpoint's optimizer, the flags."""
-    from jaxfood.pytorch import weights as torch_weights
+    from jaxfood.pytorch.names import table_of_variables
 
-    image_size, num_classes = torch_weights.image_size_of(variables), torch_weights.num_classes_of(variables)
+    table = table_of_variables(variables)
+    image_size, num_classes = table.image_size, table.num_classes
     given = {"data": {"image_size": image_size}, "model": {"num_classes": num_classes}}
     merged = [sources.Source(arguments.weights.name, given)]
     if arguments.config is not None:
@@ -108,7 +105,7 @@ def to_torch(argv: Sequence[str]) -> None:
     """Write a run's weights, and its optimizer if asked for, for PyTorch."""
     parser = cli.Parser("convert to-torch", "Write a run's weights as a PyTorch state dict, or a training checkpoint.")
     parser.add_argument("run", metavar="RUN", type=cli.path, help="work directory of a training")
-    parser.add_argument("weights", metavar="FILE", type=Path, help=f"the new file: {FORMATS}")
+    parser.add_argument("weights", metavar="FILE", type=cli.path, help=f"the new file: {FORMATS}")
     parser.add_argument(
         "--which", metavar="best|last|STEP", help="which checkpoint (default: best; with_optimizer: last)"
     )
@@ -121,15 +118,24 @@ def to_torch(argv: Sequence[str]) -> None:
     which = arguments.which or ("last" if arguments.with_optimizer else "best")
 
     cli.set_up_jax(DeviceConfig())
-    from jaxfood.pytorch import training_checkpoint as torch_checkpoint
-    from jaxfood.pytorch import weights as torch_weights
+    from jaxfood.pytorch import training_checkpoint, weights
     from jaxfood.runs.directory import load_run
+    from jaxfood.training.saved import load_state
 
     if arguments.with_optimizer:
-        torch_checkpoint.write(arguments.weights, arguments.run, which)
+        state, epoch = load_state(arguments.run, which)
+        training_checkpoint.write(
+            arguments.weights,
+            state.variables,
+            state.opt_state,
+            state.config,
+            step=int(state.step),
+            total_steps=state.total_steps,
+            epoch=epoch,
+        )
     else:
         _, variables, _ = load_run(arguments.run, which)
-        torch_weights.to_torch(variables, arguments.weights)
+        weights.to_torch(variables, arguments.weights)
     what = "weights and optimizer" if arguments.with_optimizer else "weights"
     print(f"{arguments.weights}: {what} of {arguments.run} ({which})")
 

@@ -2,13 +2,43 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxfood import cli, processes
 from jaxfood.config import sources
+from jaxfood.config.schema import Config
 from jaxfood.errors import UserError
+from jaxfood.files import to_path
 
 DESCRIPTION = """Train an image classifier on a folder of pictures. Without --config and without any --data setting the
 demo recipe is taken: drawn pictures, no download. Settings not given keep the recipe's values."""
+
+
+def train_and_evaluate(
+    config: Config, workdir: str | Path, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Train a classifier in a work directory and keep its best and its last checkpoint there.
+
+    Args:
+        config: every setting. With `resume` only how long, where and what is shown may differ from the run's own.
+        workdir: becomes a RUN: config.toml, metrics.jsonl, log.txt, classes.txt, checkpoints/.
+        resume: go on from the last checkpoint as if nothing had happened.
+        overwrite: replace the run that is there.
+
+    Returns:
+        `workdir`, `epochs` and `step` done, `best_epoch`, `best_accuracy` (validation), `stopped_early`, and `seconds`
+        of each kind of work.
+
+    Raises:
+        UserError: a mistake in the settings or the pictures; no earlier run is lost by it.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the state saved.
+    """
+    from jaxfood.run_landscape.after_epoch import measure_landscape
+    from jaxfood.training.after_epoch import lower_rate_on_plateau
+    from jaxfood.training.start import train_in
+
+    after_epoch = {"plateau": lower_rate_on_plateau, "landscape": measure_landscape}
+    return train_in(to_path(workdir), config, after_epoch, resume=resume, overwrite=overwrite)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,7 +68,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     cli.set_up_jax(config.device, config.distributed)
     from jaxfood.runs.directory import next_workdir
-    from jaxfood.training.start import train_and_evaluate
 
     if workdir is None:
         first, *_ = processes.share(str(next_workdir(Path(recipe).stem if recipe else "run")))

@@ -8,9 +8,10 @@ import pytest
 import run
 from PIL import Image
 
+from jaxfood import train_and_evaluate
 from jaxfood.data.cache import load_pictures
 from jaxfood.data.folder import index_pictures
-from jaxfood.training import start as loop
+from jaxfood.training import start
 from jaxfood.training.logbook import Stopwatch
 from jaxfood.training.loop import Training
 
@@ -91,16 +92,16 @@ def test_bare_updates_are_those_of_the_epoch(tiny_config, tmp_path, monkeypatch)
     monkeypatch.setattr(epoch.Measured, "epochs", [], raising=False)
     monkeypatch.setattr(epoch.Measured, "updates", [], raising=False)
     calls = []
-    compiled = Training._compile
+    compiled = Training.compile
 
     def counting(self) -> None:
         compiled(self)
-        update = self.update
-        self.update = lambda *arguments: calls.append(arguments[-1]) or update(*arguments)
+        update = self._update
+        self._update = lambda *arguments: calls.append(arguments[-1]) or update(*arguments)
 
-    monkeypatch.setattr(Training, "_compile", counting)
-    monkeypatch.setattr(loop, "Training", epoch.Measured)
-    assert loop.train_and_evaluate(tiny_config, tmp_path / "run")["step"] == 6  # the bare updates are none of the run's
+    monkeypatch.setattr(Training, "compile", counting)
+    monkeypatch.setattr(start, "Training", epoch.Measured)
+    assert train_and_evaluate(tiny_config, tmp_path / "run")["step"] == 6  # the bare updates are none of the run's
     assert len(calls) == 12  # two epochs of three steps, and again
     for ours, bare in zip(calls[:3] + calls[6:9], calls[3:6] + calls[9:], strict=True):
         np.testing.assert_array_equal(ours["image"], bare["image"])

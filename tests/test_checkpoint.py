@@ -6,11 +6,13 @@ import pytest
 
 from jaxfood.config import Config
 from jaxfood.errors import UserError
-from jaxfood.runs.checkpoints import Checkpoints, Memory
+from jaxfood.runs.checkpoints import Checkpoints
+from jaxfood.runs.progress import Progress
+from jaxfood.training.metrics import zero_sums
+from jaxfood.training.saved import restore_state, save_state
 from jaxfood.training.state import TrainState
-from jaxfood.training.step import zero_sums
 
-MEMORY = Memory(num_train=8, steps_per_epoch=1)
+PROGRESS = Progress(num_train=8, steps_per_epoch=1)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def kept(checkpoints: Checkpoints) -> list[int]:
 def test_keeps_the_best_and_the_last(tmp_path: Path, state: TrainState, keep_best: int, expected: list[int]) -> None:
     with Checkpoints(tmp_path, keep_best) as checkpoints:
         for step, accuracy in enumerate([0.1, 0.9, 0.2, 0.8, 0.3], start=1):
-            checkpoints.save(at(state, step), zero_sums(updates=True), MEMORY, accuracy=accuracy)
+            save_state(checkpoints, at(state, step), zero_sums(updates=True), PROGRESS, accuracy=accuracy)
         checkpoints.wait()
         assert kept(checkpoints) == expected
         assert (checkpoints.find("best"), checkpoints.find("last"), checkpoints.find(5)) == (2, 5, 5)
@@ -50,7 +52,7 @@ def test_keeps_the_best_and_the_last(tmp_path: Path, state: TrainState, keep_bes
 def test_the_first_of_equals_is_the_best(tmp_path: Path, state: TrainState) -> None:
     with Checkpoints(tmp_path) as checkpoints:
         for step, accuracy in enumerate([0.1, 0.5, 0.5, 0.5], start=1):
-            checkpoints.save(at(state, step), zero_sums(updates=True), MEMORY, accuracy=accuracy)
+            save_state(checkpoints, at(state, step), zero_sums(updates=True), PROGRESS, accuracy=accuracy)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.find("best") == 2
         assert kept(checkpoints) == [2, 4]
@@ -58,23 +60,25 @@ def test_the_first_of_equals_is_the_best(tmp_path: Path, state: TrainState) -> N
 
 def test_a_checkpoint_inside_an_epoch_is_never_the_best(tmp_path: Path, state: TrainState) -> None:
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(at(state, 1), zero_sums(updates=True), MEMORY, accuracy=0.0)
-        checkpoints.save(at(state, 2), zero_sums(updates=True), MEMORY)
-        checkpoints.save(at(state, 3), zero_sums(updates=True), MEMORY)
+        save_state(checkpoints, at(state, 1), zero_sums(updates=True), PROGRESS, accuracy=0.0)
+        save_state(checkpoints, at(state, 2), zero_sums(updates=True), PROGRESS)
+        save_state(checkpoints, at(state, 3), zero_sums(updates=True), PROGRESS)
         checkpoints.wait()
         assert (checkpoints.find("best"), kept(checkpoints)) == (1, [1, 3])
 
 
 def test_everything_comes_back(tmp_path: Path, state: TrainState) -> None:
-    memory = Memory(8, 1, best_accuracy=1 / 3, best_epoch=4, stale=2, record={"step": 7, "train_loss": 0.1})
+    progress = Progress(8, 1, best_accuracy=1 / 3, best_epoch=4, stale=2, record={"step": 7, "train_loss": 0.1})
     sums = {name: value + 0.1 for name, value in zero_sums(updates=True).items()}
     told = []
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(at(state, 7), sums, memory, accuracy=0.5, when_safe=lambda: told.append(kept(checkpoints)))
+        save_state(
+            checkpoints, at(state, 7), sums, progress, accuracy=0.5, when_safe=lambda: told.append(kept(checkpoints))
+        )
     assert told == [[7]]
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.read_memory(7) == memory
-        restored, restored_sums = checkpoints.restore_state(7, state, zero_sums(updates=True))
+        assert checkpoints.read_progress(7) == progress
+        restored, restored_sums = restore_state(checkpoints, 7, state, zero_sums(updates=True))
     jax.tree.map(np.testing.assert_array_equal, restored, at(state, 7))
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     jax.tree.map(np.testing.assert_array_equal, restored_sums, sums)
@@ -86,7 +90,7 @@ def test_what_is_saved_is_what_stood_there_when_saving_began(tmp_path: Path) -> 
     big = {"params": {"w": np.zeros((2048, 2048), np.float32)}, "batch_stats": {}}
     state = TrainState.create(Config(), big, total_steps=9)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(state, zero_sums(updates=True), MEMORY, accuracy=0.0)
+        save_state(checkpoints, state, zero_sums(updates=True), PROGRESS, accuracy=0.0)
         params = state.params
         for _ in range(20):
             params = bump(params)
@@ -99,7 +103,7 @@ def test_what_is_saved_is_what_stood_there_when_saving_began(tmp_path: Path) -> 
 def test_an_interrupted_save_leaves_the_earlier_checkpoint(tmp_path: Path, state: TrainState) -> None:
     """What it left is removed by whoever trains, never by whoever reads while another process may be saving."""
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(at(state, 1), zero_sums(updates=True), MEMORY, accuracy=0.5)
+        save_state(checkpoints, at(state, 1), zero_sums(updates=True), PROGRESS, accuracy=0.5)
     torn = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
     torn.mkdir()
     with Checkpoints(tmp_path) as checkpoints:
@@ -107,7 +111,7 @@ def test_an_interrupted_save_leaves_the_earlier_checkpoint(tmp_path: Path, state
         checkpoints.restore_variables(1, state.variables)
     assert torn.exists()
     with Checkpoints(tmp_path, clean_up=True) as checkpoints:
-        checkpoints.save(at(state, 3), zero_sums(updates=True), MEMORY, accuracy=0.4)
+        save_state(checkpoints, at(state, 3), zero_sums(updates=True), PROGRESS, accuracy=0.4)
     assert not torn.exists()
 
 
@@ -115,7 +119,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, state: TrainState) -> None:
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(UserError, match="no checkpoint yet"):
             checkpoints.find("best")
-        checkpoints.save(at(state, 3), zero_sums(updates=True), MEMORY, accuracy=0.5)
+        save_state(checkpoints, at(state, 3), zero_sums(updates=True), PROGRESS, accuracy=0.5)
         checkpoints.wait()
         for which in (4, "4", "first"):
             with pytest.raises(UserError, match=f"no checkpoint {which}; there are: best, last, 3"):

@@ -47,7 +47,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
         call.config, call.workdir, call.resume, call.overwrite = config, Path(workdir), resume, overwrite
         return {}
 
-    monkeypatch.setattr("jaxfood.training.start.train_and_evaluate", capture)
+    monkeypatch.setattr("jaxfood.train.train_and_evaluate", capture)
     monkeypatch.chdir(tmp_path)
     return call
 

@@ -12,13 +12,16 @@ from jax.sharding import Mesh
 
 from jaxfood import TrainState, load_config, train_step
 from jaxfood.config import Config
+from jaxfood.config.losses import CrossEntropy
 from jaxfood.config.schema import DeviceConfig
 from jaxfood.data.batches import ResidentPictures, epoch_order
 from jaxfood.data.pictures import Pictures
-from jaxfood.devices import compile_step, make_mesh, on_every_device, takes_rows_by_device
+from jaxfood.devices import by_rows, compile_step, make_mesh, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
-from jaxfood.training.state import init_variables
-from jaxfood.training.step import add_evaluation, add_update, means, summed_loss, zero_sums
+from jaxfood.model.networks import init_variables
+from jaxfood.optim.losses import make_loss
+from jaxfood.training.metrics import batch_sums, means, zero_sums
+from jaxfood.training.step import add_evaluation, add_update, summed_loss
 
 STEPS, BATCH_SIZE = 10, 10  # of 24 pictures: epochs of 10, 10 and 4, none of which 8 devices divide
 SETTINGS = (
@@ -98,6 +101,28 @@ def test_without_synchronised_batch_norm_each_device_normalises_its_own_share(fo
         new_state, _ = compile_step(add_update, config, mesh, arguments)(*arguments)
         compare = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12)
         jax.tree.map(compare, new_state.variables, {"params": params, "batch_stats": batch_stats})
+
+
+def test_another_devices_running_statistics_that_are_not_finite_do_not_reach_the_first(food: Pictures) -> None:
+    """Its gradient does, as it should: the loss is not finite, and training stops; what is saved stays whole."""
+    config = configured("model.sync_batch_norm=false")
+    images = food.images[:8].astype(np.float32) / 255
+    images[4:] = np.nan
+    mesh = make_mesh(DeviceConfig(count=2))
+    state = on_every_device(TrainState.create(config, init_variables(config), total_steps=1), mesh)
+    batch = {"image": images, "label": food.labels[:8], "mask": np.ones(8, np.float32)}
+    arguments = (state, on_every_device(zero_sums(updates=True), mesh), jax.device_put(batch, by_rows(mesh)))
+    new_state, sums = compile_step(add_update, config, mesh, arguments)(*arguments)
+    assert not np.isfinite(sums["loss"])
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(new_state.batch_stats))
+
+
+def test_padding_that_is_not_finite_enters_no_sum() -> None:
+    logits, labels = np.float32([[1, 2, 3], [np.nan, 0, 0]]), np.array([2, 7])  # of three classes
+    sums = batch_sums(make_loss(CrossEntropy(), 3), logits, {"label": labels, "mask": np.array([1, 0])})
+    assert {name: float(value) for name, value in means(sums).items()} == pytest.approx(
+        {"loss": np.log(np.exp([1, 2, 3]).sum()) - 3, "accuracy": 1}
+    )
 
 
 def place(batch: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[str, jax.Array]:

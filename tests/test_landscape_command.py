@@ -16,13 +16,15 @@ from jaxfood.config.landscape import LandscapeConfig
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
 from jaxfood.landscape.__main__ import main
+from jaxfood.model.networks import init_variables, make_model, predict_logits
 from jaxfood.optim.losses import make_loss
 from jaxfood.run_landscape.standing import choose, make_objective
-from jaxfood.runs.directory import begin_from, kept_steps, load_run, read_classes, read_config
+from jaxfood.runs.directory import kept_steps, load_run, read_classes, read_config
+from jaxfood.train import train_and_evaluate
 from jaxfood.training.logbook import read_metrics
-from jaxfood.training.start import train_and_evaluate
-from jaxfood.training.state import init_variables, make_model
-from jaxfood.training.step import batch_sums, loss_fn, means, predict_logits
+from jaxfood.training.metrics import batch_sums, means
+from jaxfood.training.saved import begin_from
+from jaxfood.training.step import loss_fn
 
 FAST = (
     *("--samples", "4", "--landscape.max_products", "3", "--landscape.trace_products", "4"),

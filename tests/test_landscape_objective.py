@@ -18,7 +18,7 @@ from jaxfood import UserError, landscape
 from jaxfood.config.losses import CrossEntropy
 from jaxfood.landscape import Objective, Point, compare, expand, expand_downhill
 from jaxfood.model.classifier import ConvBlock
-from jaxfood.model.convolution import conv3x3_max_pool
+from jaxfood.model.fused.conv_pool import conv3x3_max_pool
 from jaxfood.optim.losses import make_loss
 
 CLASSES, PICTURES, SIDE = 3, 10, 8
@@ -38,7 +38,7 @@ class SmallNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         for features in (3, 4):
-            x = ConvBlock(features)(x, train=train)
+            x = ConvBlock(x.shape[-1], features)(x, train=train)
         return nn.Dense(CLASSES)(x.reshape(len(x), -1))
 
 

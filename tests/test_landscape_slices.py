@@ -211,7 +211,7 @@ def test_directions_come_from_the_seed() -> None:
 def test_slices_do_not_see_the_scale_that_batch_norm_takes_out() -> None:
     """A convolution ten times as large computes the same; so does every point of its slice."""
     rng = np.random.default_rng(0)
-    block, images = ConvBlock(4), rng.normal(size=(6, 4, 4, 3))
+    block, images = ConvBlock(3, 4), rng.normal(size=(6, 4, 4, 3))
     variables = jax.jit(lambda key: block.init(key, images, train=True))(jax.random.key(0))
 
     def losses(scale: float) -> np.ndarray:

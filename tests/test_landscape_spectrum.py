@@ -108,7 +108,7 @@ def test_several_at_each_end_each_once(count: int) -> None:
 def convolutions(float64: None) -> tuple[Point, np.ndarray]:
     """A block of the classifier under the running statistics, and its whole Hessian, taken reverse over reverse."""
     rng = np.random.default_rng(0)
-    block, images = ConvBlock(4), rng.normal(size=(5, 6, 6, 3))
+    block, images = ConvBlock(3, 4), rng.normal(size=(5, 6, 6, 3))
     shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), images, train=False))
     variables = jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.2, 1, leaf.shape)), shapes)
 

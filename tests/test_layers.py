@@ -1,16 +1,15 @@
-"""BatchNorm with ReLU against its formulas, mostly float64, and the distribution that weights start from."""
+"""The plain layers against their formulas and Flax's, mostly float64, and the distribution that weights start from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from jaxfood.model.convolution import Pooled
-from jaxfood.model.layers import BatchNormReLU, torch_uniform
+from jaxfood.model.layers import BatchNorm, Conv, max_pool, torch_uniform
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -29,10 +28,47 @@ def assert_close(actual: jax.Array, expected: np.ndarray | jax.Array, tolerance:
     assert np.max(np.abs(actual - expected)) <= tolerance * np.max(np.abs(expected))
 
 
-def take(x: np.ndarray | jax.Array) -> Pooled:
-    """Of each window of `x` `[B, H, W, C]` one, and the moments of all."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return Pooled(x[:, ::2, 1::2], wide.mean((1, 2)), wide.var((1, 2)))
+# Convolution.
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (7, 2, 3)])
+def test_a_convolution_is_flaxs_of_any_size_and_stride(size: int, stride: int, padding: int) -> None:
+    x = normal(2, 9, 12, 3)
+    flaxs = nn.Conv(5, (size, size), strides=stride, padding=padding, param_dtype=jnp.float64)
+    variables = flaxs.init(jax.random.key(0), x)
+    for fused in (True, False):
+        ours = Conv(3, 5, size, stride, padding, fused=fused)
+        assert_close(ours.apply(variables, x), flaxs.apply(variables, x))
+    without_bias = Conv(3, 5, size, stride, padding, use_bias=False)
+    assert set(without_bias.init(jax.random.key(0), x)["params"]) == {"kernel"}
+
+
+def test_a_convolution_starts_from_pytorchs_distribution() -> None:
+    params = Conv(8, 512, 3).init(jax.random.key(0), normal(1, 4, 4, 8))["params"]
+    for leaf in params.values():
+        assert 0.99 / np.sqrt(72) < np.abs(leaf).max() <= 1 / np.sqrt(72)
+
+
+# Pooling.
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 3, 0), (2, 1, 0)])
+def test_max_pool_is_flaxs(size: int, stride: int, padding: int) -> None:
+    x = normal(2, 7, 8, 3)
+    pads = ((padding, padding), (padding, padding))
+
+    def flaxs(x: jax.Array) -> jax.Array:
+        return nn.max_pool(x, (size, size), (stride, stride), pads)
+
+    y, pull = jax.vjp(lambda x: max_pool(x, size, stride, padding), x)
+    expected, expected_pull = jax.vjp(flaxs, x)
+    assert_close(y, expected, 0)
+    assert_close(pull(normal(*y.shape))[0], expected_pull(normal(*y.shape))[0], 1e-15)
+
+
+def test_the_gradient_of_a_tie_goes_to_the_first() -> None:
+    gradient = jax.grad(lambda x: max_pool(x).sum())(np.array([[0.0, 2], [2, 2]]).reshape(1, 2, 2, 1))
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 1], [0, 0]])
 
 
 # BatchNorm.
@@ -47,50 +83,44 @@ def batch_norm_variables(channels: int) -> dict:
 
 
 @partial(jax.jit, static_argnames="train")
-def batch_norm(x: jax.Array, conv_bias: jax.Array, mask: jax.Array | None = None, train: bool = True) -> tuple:
-    """Of `x` before pooling: what became of the values that were taken, and the new running statistics."""
+def batch_norm(x: jax.Array, mask: jax.Array | None = None, train: bool = True) -> tuple:
+    """The normalised and the new running statistics."""
     features = x.shape[-1]
-    return BatchNormReLU(features).apply(
-        batch_norm_variables(features), take(x), conv_bias=conv_bias, train=train, mask=mask, mutable=["batch_stats"]
-    )
+    norm, variables = BatchNorm(features), batch_norm_variables(features)
+    return norm.apply(variables, x, train=train, mask=mask, mutable=["batch_stats"])
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_batch_norm_in_training_is_the_formula(batch: int) -> None:
-    x, conv_bias = normal(batch, 6, 2, 4) * 3 + 5, normal(4)
+    x = normal(batch, 6, 2, 4) * 3 + 5
     variables = batch_norm_variables(4)
-    y, new = batch_norm(x, conv_bias)
-    full, n = x + conv_bias, batch * 12
-    mean, var = full.mean((0, 1, 2)), full.var((0, 1, 2))
-    expected = (full - mean) / np.sqrt(var + 1e-5) * variables["params"]["scale"] + variables["params"]["bias"]
-    assert_close(y, np.maximum(expected[:, ::2, 1::2], 0))
+    y, new = batch_norm(x)
+    n, mean, var = batch * 12, x.mean((0, 1, 2)), x.var((0, 1, 2))
+    assert_close(y, (x - mean) / np.sqrt(var + 1e-5) * variables["params"]["scale"] + variables["params"]["bias"])
     old = variables["batch_stats"]
     assert_close(new["batch_stats"]["mean"], 0.9 * old["mean"] + 0.1 * mean)
     assert_close(new["batch_stats"]["var"], 0.9 * old["var"] + 0.1 * var * n / (n - 1))
 
 
 def test_batch_norm_in_evaluation_is_the_formula() -> None:
-    x, conv_bias = normal(4, 6, 2, 4), normal(4)
-    variables = batch_norm_variables(4)
-    y, new = batch_norm(x, conv_bias, train=False, mask=np.array([1.0, 0, 0, 0]))
+    x, variables = normal(4, 6, 2, 4), batch_norm_variables(4)
+    y, new = batch_norm(x, train=False, mask=np.array([1.0, 0, 0, 0]))
     mean, var = variables["batch_stats"]["mean"], variables["batch_stats"]["var"]
-    taken = take(x).values + conv_bias
-    expected = (taken - mean) / np.sqrt(var + 1e-5) * variables["params"]["scale"]
-    assert_close(y, np.maximum(expected + variables["params"]["bias"], 0))
+    assert_close(y, (x - mean) / np.sqrt(var + 1e-5) * variables["params"]["scale"] + variables["params"]["bias"])
     for name, value in variables["batch_stats"].items():
         np.testing.assert_array_equal(new["batch_stats"][name], value)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, bool, np.int32])
 def test_padding_enters_no_statistic_and_no_gradient(dtype: type) -> None:
-    x, conv_bias, g = normal(5, 6, 2, 4), normal(4), normal(5, 3, 1, 4, seed=1)
+    x, g = normal(5, 6, 2, 4), normal(5, 6, 2, 4, seed=1)
     mask = np.array([1, 1, 0, 1, 0], dtype)
     kept = mask.astype(bool)
     x[~kept] = 1e3
 
     @jax.jit
     def run(x: jax.Array, g: jax.Array, mask: jax.Array | None) -> tuple:
-        (y, new), pull = jax.vjp(lambda x: batch_norm(x, conv_bias, mask), x)
+        (y, new), pull = jax.vjp(lambda x: batch_norm(x, mask), x)
         return y, new, pull((g, jax.tree.map(jnp.zeros_like, new)))[0]
 
     y, new, gradient = run(x, g * kept[:, None, None, None], mask)
@@ -102,41 +132,10 @@ def test_padding_enters_no_statistic_and_no_gradient(dtype: type) -> None:
         assert_close(new["batch_stats"][name], new_alone["batch_stats"][name])
 
 
-def test_the_convolutions_bias_only_moves_the_running_mean_and_has_no_gradient() -> None:
-    x, conv_bias = normal(4, 6, 2, 4), normal(4)
-    y, new = batch_norm(x, conv_bias)
-    y_without, new_without = batch_norm(x, np.zeros(4))
-    np.testing.assert_array_equal(y, y_without)
-    np.testing.assert_array_equal(new["batch_stats"]["var"], new_without["batch_stats"]["var"])
-    assert_close(new["batch_stats"]["mean"] - new_without["batch_stats"]["mean"], 0.1 * conv_bias)
-    gradient = jax.grad(lambda bias: jnp.sum(jnp.sin(batch_norm(x, bias)[0])))(conv_bias)
-    np.testing.assert_array_equal(gradient, np.zeros(4))
-    # In evaluation it has one.
-    gradient = jax.grad(lambda bias: jnp.sum(batch_norm(x, bias, train=False)[0]))(conv_bias)
-    assert np.all(gradient != 0)
-
-
-@pytest.mark.parametrize("train", [True, False])
-def test_first_and_second_derivatives_are_jaxs_own_of_the_formula(train: bool) -> None:
-    x, variables = normal(4, 6, 2, 4) * 3 + 5, batch_norm_variables(4)
-    primals = x, variables["params"]
-
-    def ours(x: jax.Array, params: dict) -> jax.Array:
-        given = {"params": params, "batch_stats": variables["batch_stats"]}
-        norm = BatchNormReLU(4)
-        return norm.apply(given, take(x), conv_bias=jnp.zeros(4), train=train, mutable=["batch_stats"])[0]
-
-    def formula(x: jax.Array, params: dict) -> jax.Array:
-        mean, var = (x.mean((0, 1, 2)), x.var((0, 1, 2))) if train else variables["batch_stats"].values()
-        normalised = (x[:, ::2, 1::2] - mean) / jnp.sqrt(var + 1e-5)
-        return jax.nn.relu(normalised * params["scale"] + params["bias"])
-
-    def derivatives(function: Callable[..., jax.Array]) -> Any:
-        gradient = jax.grad(lambda x, params: jnp.sum(jnp.sin(function(x, params))), (0, 1))
-        return jax.jvp(gradient, primals, jax.tree.map(lambda leaf: normal(*leaf.shape, seed=3), primals))
-
-    for actual, expected in zip(*map(jax.tree.leaves, map(derivatives, (ours, formula))), strict=True):
-        assert_close(actual, expected, 1e-11)
+def test_a_batch_of_padding_alone_moves_no_statistic() -> None:
+    _, new = batch_norm(normal(2, 6, 2, 4), np.zeros(2))
+    for name, value in batch_norm_variables(4)["batch_stats"].items():
+        np.testing.assert_array_equal(new["batch_stats"][name], value)
 
 
 def test_float64_pictures_go_through_float32_parameters() -> None:
@@ -145,7 +144,7 @@ def test_float64_pictures_go_through_float32_parameters() -> None:
 
     def total(x: jax.Array, params: dict) -> jax.Array:
         given = {"params": params, "batch_stats": variables["batch_stats"]}
-        y, _ = BatchNormReLU(4).apply(given, take(x), conv_bias=jnp.zeros(4), train=True, mutable=["batch_stats"])
+        y, _ = BatchNorm(4).apply(given, x, train=True, mutable=["batch_stats"])
         assert y.dtype == jnp.float64
         return jnp.sum(y)
 
@@ -156,25 +155,15 @@ def test_float64_pictures_go_through_float32_parameters() -> None:
 
 def test_the_running_statistics_have_no_gradient() -> None:
     x = normal(4, 6, 2, 4)
-    gradient = jax.grad(lambda x: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(batch_norm(x, np.ones(4))[1])))(x)
+    gradient = jax.grad(lambda x: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(batch_norm(x)[1])))(x)
     np.testing.assert_array_equal(gradient, np.zeros_like(x))
-
-
-def test_a_large_offset_loses_no_digits_in_float32() -> None:
-    """The fast variance, mean of squares less square of the mean, has none left here."""
-    x = (normal(8, 8, 8, 2) + 3000).astype(np.float32)
-    y, new = batch_norm(x, np.zeros(2, np.float32))
-    assert y.dtype == jnp.float32
-    exact = x.astype(np.float64)
-    old = batch_norm_variables(2)["batch_stats"]["var"]
-    assert_close(new["batch_stats"]["var"] - 0.9 * old, 0.1 * exact.var((0, 1, 2), ddof=1), 1e-4)
 
 
 def test_bfloat16_goes_in_and_out_and_statistics_stay_float32() -> None:
     with jax.enable_x64(False):
         x = jnp.asarray(normal(8, 4, 4, 3) + 10, jnp.bfloat16)
-        variables = BatchNormReLU(3).init(jax.random.key(0), take(x), conv_bias=jnp.zeros(3), train=True)
-        y, new = BatchNormReLU(3).apply(variables, take(x), conv_bias=jnp.zeros(3), train=True, mutable=["batch_stats"])
+        variables = BatchNorm(3).init(jax.random.key(0), x, train=True)
+        y, new = BatchNorm(3).apply(variables, x, train=True, mutable=["batch_stats"])
         assert y.dtype == jnp.bfloat16
         assert {leaf.dtype for leaf in jax.tree.leaves((variables, new))} == {jnp.dtype(jnp.float32)}
         exact = np.asarray(x, np.float64)
@@ -183,8 +172,7 @@ def test_bfloat16_goes_in_and_out_and_statistics_stay_float32() -> None:
 
 
 def test_initialising_leaves_the_running_statistics_at_the_start() -> None:
-    x = normal(4, 6, 2, 4) + 7
-    variables = BatchNormReLU(4).init(jax.random.key(0), take(x), conv_bias=np.zeros(4), train=True)
+    variables = BatchNorm(4).init(jax.random.key(0), normal(4, 6, 2, 4) + 7, train=True)
     np.testing.assert_array_equal(variables["batch_stats"]["mean"], np.zeros(4))
     np.testing.assert_array_equal(variables["batch_stats"]["var"], np.ones(4))
     np.testing.assert_array_equal(variables["params"]["scale"], np.ones(4))

@@ -18,12 +18,13 @@ from jaxfood.data import batches
 from jaxfood.data.folder import index_pictures
 from jaxfood.errors import UserError
 from jaxfood.inference.probabilities import predict_probabilities
-from jaxfood.runs import checkpoints as checkpoint
 from jaxfood.runs.checkpoints import Checkpoints
-from jaxfood.runs.directory import begin_from, load_run
-from jaxfood.training import loop as epochs
-from jaxfood.training.logbook import read_metrics
-from jaxfood.training.start import train_and_evaluate
+from jaxfood.runs.directory import load_run
+from jaxfood.runs.progress import Progress
+from jaxfood.train import train_and_evaluate
+from jaxfood.training.logbook import Logbook, read_metrics
+from jaxfood.training.loop import Training
+from jaxfood.training.saved import begin_from
 
 STEPS_PER_EPOCH = 3  # 21 pictures in batches of 8
 
@@ -135,8 +136,8 @@ def test_a_killed_run_resumes_to_the_same_run(
             raise Killed
 
         # Dies in the second epoch's evaluation: the epoch's updates are done, nothing of its end is saved.
-        evaluate = epochs.Training._evaluate
-        patch.setattr(epochs.Training, "_evaluate", lambda self: die() if self.step == 6 else evaluate(self))
+        evaluate = Training._evaluate
+        patch.setattr(Training, "_evaluate", lambda self: die() if self.step == 6 else evaluate(self))
         with pytest.raises(Killed):
             train_and_evaluate(config, workdir)
     assert steps(workdir)[-1] == (4 if every else 3)
@@ -165,8 +166,8 @@ def test_a_plateau_lowers_the_rate_and_a_run_killed_across_it_goes_on_the_same(
         def die(*_: Any) -> None:
             raise Killed
 
-        evaluate = epochs.Training._evaluate
-        patch.setattr(epochs.Training, "_evaluate", lambda self: die() if self.step == 12 else evaluate(self))
+        evaluate = Training._evaluate
+        patch.setattr(Training, "_evaluate", lambda self: die() if self.step == 12 else evaluate(self))
         with pytest.raises(Killed):
             train_and_evaluate(config, workdir)
     assert steps(workdir)[-1] == 9
@@ -194,8 +195,8 @@ def test_every_choice_trains_with_its_defaults_and_resumes(
         def die(*_: Any) -> None:
             raise Killed
 
-        evaluate = epochs.Training._evaluate
-        patch.setattr(epochs.Training, "_evaluate", lambda self: die() if self.step == 6 else evaluate(self))
+        evaluate = Training._evaluate
+        patch.setattr(Training, "_evaluate", lambda self: die() if self.step == 6 else evaluate(self))
         with pytest.raises(Killed):
             train_and_evaluate(config, tmp_path / "killed")
     summary = train_and_evaluate(config, tmp_path / "killed", resume=True)
@@ -225,7 +226,7 @@ def test_metrics_of_a_safe_checkpoint_are_not_lost(
         def die(*_: Any) -> None:
             raise Killed
 
-        patch.setattr(epochs.Logbook, "metrics", die)  # the checkpoint is whole, its line is not yet written
+        patch.setattr(Logbook, "metrics", die)  # the checkpoint is whole, its line is not yet written
         with pytest.raises(Killed):
             train_and_evaluate(config, workdir)
     assert not read_metrics(workdir / "metrics.jsonl")
@@ -238,14 +239,14 @@ def test_metrics_are_written_only_when_their_checkpoint_is_whole(
 ) -> None:
     _, config = finished
     workdir = tmp_path / "run"
-    write = epochs.Logbook.metrics
+    write = Logbook.metrics
 
     def check(self: Any, record: dict[str, Any]) -> None:
         with Checkpoints(workdir) as checkpoints:
             assert checkpoints.find(record["step"]) == record["step"]
         write(self, record)
 
-    monkeypatch.setattr(epochs.Logbook, "metrics", check)
+    monkeypatch.setattr(Logbook, "metrics", check)
     train_and_evaluate(changed(config, train={"epochs": 1}), workdir)
     assert len(read_metrics(workdir / "metrics.jsonl")) == 1
 
@@ -324,7 +325,7 @@ def test_early_stopping_and_the_first_of_equal_bests(
 ) -> None:
     _, config = finished
     accuracies = iter([0.25, 0.5, 0.5, 0.25, 0.5, 0.75])
-    monkeypatch.setattr(epochs.Training, "_evaluate", lambda self: {"loss": 1.0, "accuracy": next(accuracies)})
+    monkeypatch.setattr(Training, "_evaluate", lambda self: {"loss": 1.0, "accuracy": next(accuracies)})
     workdir = tmp_path / "run"
     summary = train_and_evaluate(changed(config, train={"epochs": 9, "patience": 2}), workdir)
     assert (summary["best_epoch"], summary["best_accuracy"], summary["epochs"]) == (2, 0.5, 5)
@@ -339,8 +340,8 @@ def test_early_stopping_and_the_first_of_equal_bests(
 
 
 def test_the_first_epoch_is_a_best_even_with_nothing_right() -> None:
-    memory = checkpoint.Memory(num_train=1, steps_per_epoch=1).after_epoch(1, 0.0)
-    assert (memory.best_epoch, memory.best_accuracy, memory.stale) == (1, 0.0, 0)
+    progress = Progress(num_train=1, steps_per_epoch=1).after_epoch(1, 0.0)
+    assert (progress.best_epoch, progress.best_accuracy, progress.stale) == (1, 0.0, 0)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_mend(tiny_config: Config, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from jaxfood.config import LOSSES, load_config
 from jaxfood.errors import UserError
 from jaxfood.optim.losses import Loss, make_loss
-from jaxfood.training.step import batch_sums, means
+from jaxfood.training.metrics import batch_sums, means
 
 NUM_CLASSES = 4
 WEIGHTS = (0.5, 2.0, 0.0, 3.0)

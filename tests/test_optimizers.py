@@ -131,7 +131,7 @@ def test_only_weight_matrices_decay_where_asked(name: str) -> None:
 
 
 def test_weight_matrices_of_the_classifier_are_its_kernels() -> None:
-    from jaxfood.training.state import init_variables
+    from jaxfood.model.networks import init_variables
 
     config = configuration("adam data.image_size=32")
     params = jax.eval_shape(lambda: init_variables(config))["params"]

@@ -1,19 +1,25 @@
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 from conftest import NUM_CLASSES, NUM_TEST
 
 from jaxfood import convert, predict
 from jaxfood.config import Config, load_config, to_toml
+from jaxfood.data.decode import decode_picture
 from jaxfood.data.folder import index_pictures
 from jaxfood.errors import UserError
+from jaxfood.inference import probabilities
 from jaxfood.inference.probabilities import predict_probabilities
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.runs.directory import begin_from, load_run
-from jaxfood.training.state import init_variables
+from jaxfood.model.networks import init_variables, predict_logits
+from jaxfood.runs.directory import load_run
+from jaxfood.training.saved import begin_from
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +56,6 @@ def rows(path: Path) -> list[list[str]]:
 
 def by_hand(run: Path, folder: Path) -> dict[str, int]:
     """The class of each picture, one at a time."""
-    from jaxfood.data.decode import decode_picture
-
     model, variables, config = load_run(run)
     images = {path.stem: decode_picture(path, config.data.image_size) for path in folder.iterdir()}
     return {
@@ -107,6 +111,31 @@ def test_several_runs_answer_by_the_mean_of_their_probabilities(make_run, run: P
     np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-7)
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "settings", [{"train": {"accumulate": 2}}, {"data": {"resident": False}}, {"train": {"parallel": "pmap"}}]
+)
+def test_a_run_answers_within_the_memory_that_its_training_had(
+    run: Path, tiny_food: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict
+) -> None:
+    """In parts and from disk as it was trained, on eight devices; the same probabilities."""
+    shapes = []
+    monkeypatch.setattr(
+        probabilities, "predict_logits", lambda m, v, x: shapes.append(x.shape[0]) or predict_logits(m, v, x)
+    )
+    model, variables, config = load_run(run)
+    for section, values in settings.items():
+        config = replace(config, **{section: replace(getattr(config, section), **values)})
+    begin_from(tmp_path / "run", config, variables)
+    stored = mock.Mock(wraps=probabilities.CachedPictures)
+    monkeypatch.setattr(probabilities, "CachedPictures", stored)
+    found = predict_probabilities([tmp_path / "run"], tiny_food / "test", progress=False)
+    assert stored.called == (not config.data.resident)
+    assert set(shapes) == {1}  # of 4 or of 2 pictures at a time, over eight devices
+    pictures = [decode_picture(path, config.data.image_size) for path in sorted((tiny_food / "test").iterdir())]
+    expected = jax.nn.softmax(model.apply(variables, np.float32(pictures) / 255, train=False))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_mistakes_are_named_and_an_earlier_answer_stays(make_run, run: Path, tiny_food: Path, tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ from jaxfood.files import list_bucket, open_lines, read_bytes, remove, to_path, 
 from jaxfood.inference.submission import write_submission
 from jaxfood.runs import directory as run
 from jaxfood.runs.directory import load_run
+from jaxfood.train import train_and_evaluate
 from jaxfood.training.logbook import Logbook, read_metrics
-from jaxfood.training.start import train_and_evaluate
 
 
 class Requests(logging.Handler):

@@ -31,7 +31,7 @@ from jaxfood import FoodClassifier
 from jaxfood.config import load_config
 from jaxfood.data.folder import index_pictures
 from jaxfood.model.classifier import FEATURES, HIDDEN
-from jaxfood.training.state import init_variables
+from jaxfood.model.networks import init_variables
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
 

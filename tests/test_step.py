@@ -13,9 +13,10 @@ from jaxfood import TrainState, load_config, train_step
 from jaxfood.config import Config
 from jaxfood.config.losses import CrossEntropy
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.networks import init_variables, predict_logits, to_float
 from jaxfood.optim.losses import make_loss
-from jaxfood.training.state import init_variables
-from jaxfood.training.step import add_evaluation, batch_sums, means, predict_logits, to_float, zero_sums
+from jaxfood.training.metrics import batch_sums, means, zero_sums
+from jaxfood.training.step import add_evaluation
 
 CLIP = 1e-3
 CROSS_ENTROPY = make_loss(CrossEntropy(), num_classes=3)

@@ -24,7 +24,7 @@ from jaxfood.data.splits import Splits, load_splits
 from jaxfood.data.streaming import CachedPictures, StoredPictures, StreamedPictures, make_batches
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError
-from jaxfood.training.start import train_and_evaluate
+from jaxfood.train import train_and_evaluate
 
 pytest.importorskip("grain", reason="batches are read by Grain")
 

@@ -24,7 +24,7 @@ from jaxfood.data.streaming import make_batches
 from jaxfood.data.tfds import TfdsPictures, main, prepare_food11
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError
-from jaxfood.training.start import train_and_evaluate
+from jaxfood.train import train_and_evaluate
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="reads data sets of TFDS")
 

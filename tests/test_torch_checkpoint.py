@@ -15,7 +15,7 @@ import optax
 import parity
 import pytest
 from conftest import NUM_CLASSES
-from test_torch_optimizer import ADAM, assert_same, state_dict, taken_over, weights
+from test_torch_optimizer import ADAM, MATRICES, PARAMETERS, REST, assert_same, state_dict, taken_over, weights
 
 from jaxfood import convert, train
 from jaxfood.config import OPTIMIZERS, Config, load_config
@@ -24,12 +24,13 @@ from jaxfood.data.batches import epoch_order
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.networks import init_variables
 from jaxfood.optim.losses import make_loss
-from jaxfood.pytorch.optimizer import MATRICES, PARAMETERS, REST
 from jaxfood.pytorch.training_checkpoint import to_checkpoint
 from jaxfood.pytorch.weights import from_state_dict, from_torch
-from jaxfood.runs.directory import begin_from, load_run, read_config
-from jaxfood.training.state import TrainState, init_variables
+from jaxfood.runs.directory import load_run, read_config
+from jaxfood.training.saved import begin_from
+from jaxfood.training.state import TrainState
 from jaxfood.training.step import loss_fn
 
 STEPS = 2  # on each side of a conversion
@@ -119,6 +120,12 @@ def arrays(model: Any) -> parity.Tensors:
     return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
 
+def checkpoint_of(state: TrainState) -> dict[str, Any]:
+    """PyTorch's, of a state in the first epoch."""
+    progress = {"step": int(state.step), "total_steps": state.total_steps, "epoch": 0}
+    return to_checkpoint(state.variables, state.opt_state, state.config, **progress)
+
+
 @pytest.fixture
 def precision(request: pytest.FixtureRequest, torch: Any) -> Iterator[str]:
     """On both sides. PyTorch's NAdam keeps its product of momenta in the default type."""
@@ -152,7 +159,7 @@ def test_losses_go_on_there_and_back(case: str, precision: str) -> None:
 
     assert state.config.optimizer.name == CASES[case][2]
     state, ours = our_losses(state, second, precision)
-    back = to_checkpoint(state, epoch=0)
+    back = checkpoint_of(state)
     model, optimizer = begun_in_torch(case, precision)
     model.load_state_dict(back["model"])
     optimizer.load_state_dict(back["optimizer"])
@@ -174,7 +181,7 @@ def test_there_and_back_gives_the_same_bits(case: str, torch: Any) -> None:
     for _ in range(3):
         optimizer.step()
     state = taken_over(arrays(model), optimizer.state_dict()).replace(step=jnp.array(3))
-    back = to_checkpoint(state, epoch=0)
+    back = checkpoint_of(state)
     assert back["model"].keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
         assert torch.equal(back["model"][name], tensor + 3 * name.endswith("num_batches_tracked")), name
@@ -210,7 +217,7 @@ def test_losses_go_on_without_decay_of_biases_and_norms(torch: Any) -> None:
     assert not state.config.optimizer.decay_biases_and_norms
     theirs = torch_losses(model, optimizer, fed[1:])
     state, ours = our_losses(state, [1, 2], "float32")
-    back = to_checkpoint(state, epoch=0)
+    back = checkpoint_of(state)
     model, optimizer = begin()
     model.load_state_dict(back["model"])
     optimizer.load_state_dict(back["optimizer"])
@@ -235,7 +242,7 @@ def state_of() -> Callable[..., TrainState]:
 @pytest.mark.torch
 def test_the_rate_is_the_next_steps(torch: Any, state_of: Callable[..., TrainState]) -> None:
     def rate(state: TrainState) -> float:
-        return to_checkpoint(state, epoch=0)["optimizer"]["param_groups"][0]["lr"]
+        return checkpoint_of(state)["optimizer"]["param_groups"][0]["lr"]
 
     assert rate(state_of()) == 3e-4  # not float32's neighbour of it
     falling = state_of("schedule.name=step", "schedule.step_size=3", "schedule.gamma=0.5")
@@ -254,7 +261,7 @@ def test_two_groups_only_where_they_differ(
     weight_decay: float, decay_biases_and_norms: str, sizes: list[int], torch: Any, state_of: Callable[..., TrainState]
 ) -> None:
     overrides = f"optimizer.weight_decay={weight_decay}", f"optimizer.decay_biases_and_norms={decay_biases_and_norms}"
-    groups = to_checkpoint(state_of(*overrides), epoch=0)["optimizer"]["param_groups"]
+    groups = checkpoint_of(state_of(*overrides))["optimizer"]["param_groups"]
     assert [len(group["params"]) for group in groups] == sizes
     assert [group["weight_decay"] for group in groups] == [weight_decay, 0.0][: len(sizes)]
 
@@ -262,21 +269,21 @@ def test_two_groups_only_where_they_differ(
 @pytest.mark.torch
 def test_every_parameter_has_a_step_of_its_own(torch: Any, state_of: Callable[..., TrainState]) -> None:
     """PyTorch counts in place."""
-    state = to_checkpoint(state_of(), epoch=0)["optimizer"]["state"]
+    state = checkpoint_of(state_of())["optimizer"]["state"]
     state[0]["step"] += 1
     assert [float(own["step"]) for own in state.values()] == [1] + [0] * (len(PARAMETERS) - 1)
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name.startswith("notes_")])
-def test_the_notes_own_optimizers_have_no_twin(name: str, state_of: Callable[..., TrainState]) -> None:
+def test_the_notes_own_optimizers_are_not_in_pytorch(name: str, state_of: Callable[..., TrainState]) -> None:
     with pytest.raises(UserError, match=rf"^{name} has no like in torch\.optim: .*without --with_optimizer$"):
-        to_checkpoint(state_of(f"optimizer.name={name}"), epoch=0)
+        checkpoint_of(state_of(f"optimizer.name={name}"))
 
 
 def test_without_pytorch_one_line_says_so(state_of: Callable[..., TrainState], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` fail
     with pytest.raises(UserError, match=r"^this format needs PyTorch: pip install torch"):
-        to_checkpoint(state_of(), epoch=0)
+        checkpoint_of(state_of())
 
 
 # The commands.

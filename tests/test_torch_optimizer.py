@@ -15,9 +15,13 @@ from conftest import NUM_CLASSES
 from jaxfood.config import OPTIMIZERS, Config
 from jaxfood.config.sources import Source, merge
 from jaxfood.errors import UserError
-from jaxfood.pytorch.optimizer import MATRICES, PARAMETERS, REST, TorchOptimizer, from_optimizer_state_dict
+from jaxfood.pytorch.names import make_table, table_of_variables
+from jaxfood.pytorch.optimizer_state import TorchOptimizer, from_optimizer_state_dict
 from jaxfood.pytorch.weights import from_state_dict
 from jaxfood.training.state import TrainState
+
+TABLE = make_table()
+PARAMETERS, (MATRICES, REST) = TABLE.parameter_names, TABLE.decay_groups
 
 # What PyTorch writes for some parameters, less what only says how it computes.
 ADAM = {"lr": 0.02, "betas": (0.8, 0.9), "eps": 1e-7, "weight_decay": 0.1, "amsgrad": False, "maximize": False}
@@ -33,9 +37,10 @@ def configuration(optimizer: TorchOptimizer, **sections: Mapping[str, Any]) -> C
 
 def taken_over(tensors: parity.Tensors, state_dict: Mapping[str, Any]) -> TrainState:
     """The state that goes on from a model's and an optimizer's state dict."""
-    optimizer = from_optimizer_state_dict(state_dict)
-    config, variables = configuration(optimizer), from_state_dict(tensors)
-    return TrainState.create(config, variables, 10).replace(opt_state=optimizer.opt_state(config, variables))
+    variables = from_state_dict(tensors)
+    optimizer = from_optimizer_state_dict(state_dict, table_of_variables(variables))
+    state = TrainState.create(configuration(optimizer), variables, 10)
+    return state.replace(opt_state=optimizer.opt_state(state.config, state.params))
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
@@ -99,9 +104,10 @@ READ: list[tuple[Mapping[str, Any], str, Mapping[str, str]]] = [  # a group, our
 
 @pytest.mark.parametrize(("group", "name", "fields"), READ, ids=[f"{name}-{len(fields)}" for _, name, fields in READ])
 def test_settings_and_state(group: Mapping[str, Any], name: str, fields: Mapping[str, str]) -> None:
-    optimizer = from_optimizer_state_dict(state_dict(group, kept(*(set(fields.values()) - {"step"}))))
+    variables, written = from_state_dict(weights()), state_dict(group, kept(*(set(fields.values()) - {"step"})))
+    optimizer = from_optimizer_state_dict(written, table_of_variables(variables))
     assert optimizer.names == (name,)
-    config, variables = configuration(optimizer), from_state_dict(weights())
+    config = configuration(optimizer)
     assert (config.optimizer.name, config.optimizer.learning_rate) == (name, 0.02)
     assert (config.optimizer.weight_decay, config.optimizer.clip_norm) == (group["weight_decay"], 10.0)
     for key in ("momentum", "alpha", "rho", "eps", "lr_decay", "centered"):
@@ -109,7 +115,7 @@ def test_settings_and_state(group: Mapping[str, Any], name: str, fields: Mapping
             assert getattr(config.optimizer, key) == group[key]
     if "betas" in group:
         assert (config.optimizer.beta1, config.optimizer.beta2) == group["betas"]
-    opt_state = optimizer.opt_state(config, variables)
+    opt_state = optimizer.opt_state(config, variables["params"])
     fresh = TrainState.create(config, variables, 1).opt_state
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), opt_state) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), fresh
@@ -139,7 +145,7 @@ def test_every_optimizer_but_the_notes_own_is_read() -> None:
 
 def test_a_rate_may_be_a_tensor() -> None:
     """As PyTorch's `capturable` has it."""
-    optimizer = from_optimizer_state_dict(state_dict(SGD | {"lr": np.array(0.5)}))
+    optimizer = from_optimizer_state_dict(state_dict(SGD | {"lr": np.array(0.5)}), TABLE)
     assert configuration(optimizer).optimizer.learning_rate == 0.5
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -16,16 +17,11 @@ import parity
 import pytest
 import safetensors.numpy
 
+from jaxfood import convert, files
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.pytorch.weights import (
-    from_state_dict,
-    from_torch,
-    image_size_of,
-    num_classes_of,
-    to_state_dict,
-    to_torch,
-)
+from jaxfood.pytorch.names import table_of_variables
+from jaxfood.pytorch.weights import from_state_dict, from_torch, to_state_dict, to_torch
 
 SIZES = [(64, 11), (128, 10)]
 
@@ -65,7 +61,8 @@ def test_export_after_import_gives_the_same_bits(image_size: int, num_classes: i
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), own
     )
-    assert (image_size_of(variables), num_classes_of(variables)) == (image_size, num_classes)
+    table = table_of_variables(variables)
+    assert (table.image_size, table.num_classes) == (image_size, num_classes)
     assert_same(to_state_dict(variables), weights)
 
 
@@ -240,7 +237,7 @@ def test_wrong_variables_are_named(weights: parity.Tensors, tmp_path: Path) -> N
         to_torch({"params": variables["params"]}, path)
     wide = jax.eval_shape(FoodClassifier().init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 64, 3), jnp.float32))
     wide = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), wide)
-    for function in (image_size_of, num_classes_of, to_state_dict):
+    for function in (table_of_variables, to_state_dict):
         with pytest.raises(UserError, match=r"params/dense1/kernel has shape \[1024, 1024\], expected \[512, 1024\]"):
             function(wide)
     assert not list(tmp_path.iterdir())
@@ -335,6 +332,37 @@ def test_refused_paths(weights: parity.Tensors, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"folder\.safetensors: cannot be written \(Is a directory\)"):
         to_torch(variables, tmp_path / "folder.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["folder.safetensors"]
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The files of a bucket that needs neither gcsfs nor a network, by their paths."""
+    held: dict[str, bytes] = {}
+
+    def cat_file(path: str) -> bytes:
+        if path not in held:
+            raise FileNotFoundError(path)
+        return held[path]
+
+    monkeypatch.setattr(files, "require", lambda *_, **__: None)
+    monkeypatch.setattr(files, "_check_reachable", lambda _: None)
+    monkeypatch.setattr(files, "_filesystem", lambda: SimpleNamespace(cat_file=cat_file, pipe_file=held.__setitem__))
+    return held
+
+
+def test_weights_in_a_bucket(
+    weights: parity.Tensors, bucket: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written and read there, by the library and by the command."""
+    monkeypatch.chdir(tmp_path)
+    to_torch(from_state_dict(weights), "gs://food/best.safetensors")
+    assert_same(to_state_dict(from_torch("gs://food/best.safetensors")), weights)
+    convert.main(["from-torch", "gs://food/best.safetensors", "run"])
+    convert.main(["to-torch", "run", "gs://food/back.safetensors"])
+    assert bucket["gs://food/back.safetensors"] == bucket["gs://food/best.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    with pytest.raises(UserError, match=r"^gs://food/absent\.pt: cannot be read \(gs://food/absent\.pt\): give a file"):
+        from_torch("gs://food/absent.pt")
 
 
 def test_failed_write_keeps_the_earlier_file(

@@ -5,6 +5,7 @@ The defaults are the recipe of the notes (HW3, Food-11): cross-entropy, Adam 3e-
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from jaxfood.config.distributed import DistributedConfig
@@ -81,6 +82,11 @@ class TrainConfig(Section):
         1, "compute each batch in so many parts, one after another: one update, less memory", at_least=1
     )
     parallel: str = setting("jit", "how one step spans several devices", choices=("jit", "pmap"))
+
+    @property
+    def part_size(self) -> int:
+        """Pictures in one of the parts of a batch: what fits in memory without gradients too."""
+        return math.ceil(self.batch_size / self.accumulate)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Answers of trained runs for pictures."""
+"""Class probabilities of pictures, by one trained run or several."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,35 +7,38 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxfood.config.schema import Config, DeviceConfig
-from jaxfood.data.batches import ResidentPictures, steps_per_epoch
+from jaxfood.data.batches import steps_per_epoch
 from jaxfood.data.cache import UnreadablePictures, load_pictures
+from jaxfood.data.folder import index_pictures
 from jaxfood.data.index import PictureIndex
-from jaxfood.devices import make_mesh, on_every_device
+from jaxfood.data.streaming import CachedPictures, make_batches
+from jaxfood.devices import compile_step, make_mesh, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.networks import predict_logits
 from jaxfood.runs.directory import load_run
-from jaxfood.training.step import predict_logits
 
 
 def predict_probabilities(
     runs: Sequence[str | Path],
-    index: PictureIndex,
+    images: str | Path | PictureIndex,
     which: str | int = "best",
     *,
     progress: bool = True,
     device: DeviceConfig = DeviceConfig(),
 ) -> np.ndarray:
-    """Class probabilities `[N, num_classes]` of an index's pictures, the mean over the runs.
+    """Class probabilities `[N, num_classes]` of pictures, the mean over the runs.
 
-    Each run sees the pictures in its own size.
+    Each run sees the pictures in its own size, and as many at a time as its training had in memory.
 
     Args:
         runs: work directories of runs with the same number of classes.
-        index: N pictures.
+        images: N pictures: a folder, in the order of the file names, a picture, a list, or an index of them.
         which: the checkpoint of each run: "best", "last" or a step.
         progress: whether to show bars.
         device: how many devices of this machine answer, whatever the runs were trained on.
@@ -43,6 +46,7 @@ def predict_probabilities(
     Raises:
         UserError: no such run or checkpoint, runs of different numbers of classes, pictures that cannot be read.
     """
+    index = images if isinstance(images, PictureIndex) else index_pictures(images, labelled=False)
     loaded = [load_run(run, which) for run in runs]
     counts = {str(run): model.num_classes for run, (model, _, _) in zip(runs, loaded, strict=True)}
     if len(set(counts.values())) > 1:
@@ -59,13 +63,21 @@ def _probabilities(
         pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir, progress=progress)
     except UnreadablePictures as error:  # every picture needs its answer: leaving some out is no mend here
         raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
-    resident = ResidentPictures(pictures, mesh)
+    source = pictures if config.data.resident else CachedPictures([pictures])
+    feed = make_batches(source, mesh, by_device=takes_rows_by_device(config))
+    order, batch_size = np.arange(len(pictures)), config.train.part_size
     variables = on_every_device(variables, mesh)
-    predict = jax.jit(partial(predict_logits, model))
-    batch_size = config.train.batch_size
-    batches = resident.batches(np.arange(resident.size), batch_size)
-    total = steps_per_epoch(resident.size, batch_size)
+    arguments = (variables, next(feed.batches(order, batch_size)))
+    predict = compile_step(partial(_all_logits, model), config, mesh, arguments)
+    total = steps_per_epoch(len(order), batch_size)
+    batches = feed.batches(order, batch_size)
     with tqdm(batches, total=total, desc="predicting", unit="batch", leave=False, disable=not progress) as bar:
-        logits = [np.asarray(predict(variables, batch["image"])) for batch in bar]
-    # Padding stands at the end of the last batch only.
-    return np.asarray(jax.nn.softmax(np.concatenate(logits)[: resident.size]))
+        # Every batch may be padded, where devices do not divide it.
+        logits = [np.asarray(predict(variables, batch))[np.ravel(batch["mask"]) > 0] for batch in bar]
+    return np.asarray(jax.nn.softmax(np.concatenate(logits)))
+
+
+def _all_logits(model: FoodClassifier, variables: Any, batch: Any, axis_name: str | None = None) -> jax.Array:
+    """The whole batch's logits `[B, num_classes]`, on every device."""
+    logits = predict_logits(model, variables, batch["image"])
+    return logits if axis_name is None else lax.all_gather(logits, axis_name, tiled=True)

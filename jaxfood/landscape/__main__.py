@@ -117,7 +117,8 @@ def _escape(
 ) -> None:
     """Write the run that begins below the saddle."""
     from jaxfood.landscape import LineSearch, escape
-    from jaxfood.runs.directory import begin_from, read_classes
+    from jaxfood.runs.directory import read_classes
+    from jaxfood.training.saved import begin_from
 
     way_out = escape(point, found.pairs, LineSearch())
     if way_out.loss_after >= way_out.loss_before:

@@ -15,11 +15,13 @@ from jaxfood.data.splits import Splits, load_splits
 from jaxfood.data.streaming import Batches, make_batches
 from jaxfood.devices import make_mesh
 from jaxfood.landscape import Point, filter_normalised, loss_slice
+from jaxfood.model.networks import init_variables, make_model
 from jaxfood.optim.losses import make_loss
 from jaxfood.report.page import COLOURS, LINES, Page
 from jaxfood.run_landscape.standing import make_point
-from jaxfood.training.state import TrainState, init_variables, make_model
-from jaxfood.training.step import add_evaluation, add_update, loss_fn, means, zero_sums
+from jaxfood.training.metrics import means, zero_sums
+from jaxfood.training.state import TrainState
+from jaxfood.training.step import add_evaluation, add_update, loss_fn
 
 RADII = (0.1, 0.2)  # of each filter's own length
 COMPARED = 0.1  # the radius that the table and the text speak of

@@ -9,8 +9,9 @@ import numpy as np
 
 from jaxfood.config import Config, load_config
 from jaxfood.data.batches import steps_per_epoch
+from jaxfood.model.networks import init_variables
 from jaxfood.report.page import COLOURS, Page
-from jaxfood.training.state import TrainState, init_variables
+from jaxfood.training.state import TrainState
 from jaxfood.training.step import train_step
 
 EPOCH = 10_000  # pictures in an epoch, about what the homework has

@@ -1,14 +1,24 @@
-"""BatchNorm with ReLU, and what weights start from: PyTorch's meaning."""
+"""The layers that image classifiers are made of, with PyTorch's meaning, in plain JAX.
 
+They serve any network, size and stride, run anywhere, and are what `model.fused` is compared with. Arrays are
+`[B, H, W, C]`, kernels `[height, width, in, out]`.
+"""
+
+import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype
 from jax import lax
 
-from jaxfood.model.convolution import Pooled
+from jaxfood.model.fused.convolution import conv3x3
+
+MOMENTUM = 0.1  # share of the batch in the running statistics, as PyTorch counts it (Flax counts the other share)
+EPSILON = 1e-5
 
 
 def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
@@ -21,17 +31,78 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
-class BatchNormReLU(nn.Module):
-    """`nn.BatchNorm2d` and `nn.ReLU`, after max pooling: learned `scale`, `bias`, running `mean`, `var`, all `[C]`.
+class Conv(nn.Module):
+    """`nn.Conv2d(features_in, features, size, stride, padding)`: learned `kernel`, and `bias` if asked for.
 
-    It is given what pooling took, by `scale`, and the moments of all values (`conv3x3_max_pool`). As in PyTorch the
-    batch is normalised by its biased variance, and the running variance takes the unbiased one.
+    Attributes:
+        dtype: type to compute in; None is that of input and kernel together.
+        fused: 3x3 with stride 1 and padding 1 in the form of the platform (`model.fused.convolution`); false: by XLA's
+            convolution always, which also has `jvp`.
+    """
+
+    features_in: int
+    features: int
+    size: int = 3
+    stride: int = 1
+    padding: int = 0
+    use_bias: bool = True
+    dtype: Dtype | None = None
+    fused: bool = True
+
+    def setup(self) -> None:
+        init = torch_uniform(fan_in=self.size**2 * self.features_in)
+        self.kernel = self.param("kernel", init, (self.size, self.size, self.features_in, self.features))
+        self.bias = self.param("bias", init, (self.features,)) if self.use_bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, in]` to `[B, (H + 2 padding - size) / stride + 1, ..., features]`."""
+        x, kernel, bias = promote_dtype(x, self.kernel, self.bias, dtype=self.dtype)
+        if self.fused and (self.size, self.stride, self.padding) == (3, 1, 1):
+            x = conv3x3(x, kernel)
+        else:
+            x = convolution(x, kernel, self.stride, self.padding)
+        return x if bias is None else x + bias
+
+
+def convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """A convolution by XLA's own, the same in both directions, without bias."""
+    strides, pads = (stride, stride), ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+class Moments(NamedTuple):
+    """Mean and biased variance of each channel `[C]`, and of how many values they are."""
+
+    mean: jax.Array
+    var: jax.Array
+    size: jax.Array
+
+
+class Statistics(NamedTuple):
+    """BatchNorm's running mean and variance `[C]`."""
+
+    mean: jax.Array
+    var: jax.Array
+
+    def after(self, batch: Moments) -> "Statistics":
+        """The next ones: a step towards the batch's mean and unbiased variance; none if the batch is all padding."""
+        unbiased = batch.var * (batch.size / jnp.maximum(batch.size - 1, 1))
+        momentum = MOMENTUM * (batch.size > 0)
+        targets = lax.stop_gradient((batch.mean, unbiased))
+        return Statistics(*(old + momentum * (new - old) for old, new in zip(self, targets, strict=True)))
+
+
+class BatchNorm(nn.Module):
+    """`nn.BatchNorm2d`: learned `scale`, `bias`, running `mean`, `var`, all `[features]`.
+
+    As in PyTorch the batch is normalised by its biased variance, and the running variance takes the unbiased one.
+
+    Attributes:
+        axis_name: mapped axis over which the batch is split: its moments are the whole batch's.
     """
 
     features: int
-    momentum: float = 0.1  # share of the batch in the running statistics (Flax counts the other share)
-    epsilon: float = 1e-5
-    axis_name: str | None = None  # mapped axis over which the batch is split: its moments are the whole batch's
+    axis_name: str | None = None
 
     def setup(self) -> None:
         channels = (self.features,)
@@ -40,75 +111,61 @@ class BatchNormReLU(nn.Module):
         self.mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         self.var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
 
-    def __call__(
-        self, pooled: Pooled, *, conv_bias: jax.Array, train: bool, mask: jax.Array | None = None
-    ) -> jax.Array:
-        """Normalise `pooled.values + conv_bias`, in at least float32, then ReLU: `[B, H, W, C]` in and out.
+    def __call__(self, x: jax.Array, *, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        """`[B, H, W, C]` normalised, in at least float32, and returned in its own type.
 
-        `conv_bias` `[C]` is the convolution's. Normalising by the batch takes it out again, so it is only ever added to
-        the running mean, and its gradient in training is exactly zero (in PyTorch it is rounding noise around zero).
-        `mask` `[B]` is 1 for pictures and 0 for padding, which enters no statistic.
+        With `train` by the batch, and the running statistics follow it; else by these. `mask` `[B]` is 1 for pictures
+        and 0 for padding, which enters no statistic.
         """
-        x = pooled.values
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean, var = self.statistics
         if train:
-            mean, var, pictures = _moments(pooled, mask, self.axis_name)
-            if not self.is_initializing():
-                count = pictures * (4 * x.shape[1] * x.shape[2])  # each of the pooled stands for four
-                unbiased = var * (count / jnp.maximum(count - 1, 1))
-                momentum = self.momentum * (count > 0)  # a batch that is all padding has nothing to say
-                self.mean.value += momentum * (lax.stop_gradient(mean + conv_bias) - self.mean.value)
-                self.var.value += momentum * (lax.stop_gradient(unbiased) - self.var.value)
-        else:
-            mean, var = self.mean.value - conv_bias, self.var.value
-        factor = self.scale * lax.rsqrt(var + self.epsilon)
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        return _normalise_relu(x, mean.astype(wide), factor.astype(wide), self.bias.astype(wide))
+            batch = batch_moments(wide, mask, self.axis_name)
+            mean, var, _ = batch
+            self.keep(self.statistics.after(batch))
+        normalised = (wide - mean) * (self.scale * lax.rsqrt(var + EPSILON)) + self.bias
+        return normalised.astype(x.dtype)
+
+    @property
+    def statistics(self) -> Statistics:
+        """The running statistics."""
+        return Statistics(self.mean.value, self.var.value)
+
+    def keep(self, statistics: Statistics) -> None:
+        """Make these the running statistics."""
+        if not self.is_initializing():
+            self.mean.value, self.var.value = statistics
 
 
-@jax.custom_vjp
-def _normalise_relu(x: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
-    """`relu((x - mean) * factor + offset)`, computed in the type of the last three, returned in that of `x`.
+def batch_moments(x: jax.Array, mask: jax.Array | None, axis_name: str | None) -> Moments:
+    """The moments of the unmasked pictures' values `[B, H, W, C]`."""
+    weight = jnp.ones(len(x), x.dtype) if mask is None else mask.astype(x.dtype)
+    count = sum_over(weight, 0, axis_name) * (x.shape[1] * x.shape[2])
+    weight = weight[:, None, None, None]
 
-    JAX's own gradient would keep `x - mean` and pass over the arrays once more for each of the sums. As with
-    `conv3x3_max_pool`, `jvp` of the gradient works, `jvp` of the function itself does not.
+    def mean_of(values: jax.Array) -> jax.Array:
+        return sum_over(jnp.where(weight > 0, values * weight, 0), (0, 1, 2), axis_name) / jnp.maximum(count, 1)
+
+    mean = mean_of(x)
+    return Moments(mean, mean_of(jnp.square(x - mean)), count)
+
+
+def sum_over(values: jax.Array, axes: int | tuple[int, ...], axis_name: str | None) -> jax.Array:
+    """The sum over these axes, and over the devices that share the batch."""
+    here = jnp.sum(values, axes)
+    return here if axis_name is None else lax.psum(here, axis_name)
+
+
+def max_pool(x: jax.Array, size: int = 2, stride: int = 2, padding: int = 0) -> jax.Array:
+    """`nn.MaxPool2d`: of equal values the first, row by row, gets the gradient, as in PyTorch.
+
+    Strided slices instead of a reduction over windows, whose gradient is slow on CPU, has no deterministic GPU kernel
+    and loses precision in the second derivative.
     """
-    return _save(x, mean, factor, offset)[0]
-
-
-def _save(
-    x: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    normalised = (x.astype(mean.dtype) - mean) * factor + offset
-    return nn.relu(normalised).astype(x.dtype), (x, normalised > 0, mean, factor)
-
-
-def _backward(saved: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Array, ...]:
-    # Without the barrier XLA keeps what it computed of `x`, beside `x`.
-    x, is_positive, mean, factor = lax.optimization_barrier(saved)
-    wide_g = jnp.where(is_positive, g.astype(mean.dtype), 0)
-    factor_g = jnp.sum(wide_g * (x.astype(mean.dtype) - mean), (0, 1, 2))
-    offset_g = jnp.sum(wide_g, (0, 1, 2))
-    return (wide_g * factor).astype(x.dtype), -factor * offset_g, factor_g, offset_g
-
-
-_normalise_relu.defvjp(_save, _backward)
-
-
-def _moments(pooled: Pooled, mask: jax.Array | None, axis_name: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean and biased variance of each channel over the unmasked pictures, and how many pictures these are.
-
-    The variance is the mean of the pictures' and the variance of their means (Chan, Golub and LeVeque 1983), which
-    loses no digits.
-    """
-
-    def total(values: jax.Array) -> jax.Array:
-        here = jnp.sum(values, 0)
-        return here if axis_name is None else lax.psum(here, axis_name)
-
-    dtype = pooled.mean.dtype
-    weight = jnp.ones(len(pooled.mean), dtype) if mask is None else mask.astype(dtype)
-    pictures = total(weight)
-    share = (weight / jnp.maximum(pictures, 1))[:, None]
-    mean = total(pooled.mean * share)
-    var = total((pooled.var + jnp.square(pooled.mean - mean)) * share)
-    return mean, var, pictures
+    pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = jnp.pad(x, pads, constant_values=-jnp.inf) if padding else x
+    # The last row of windows begins at (H + 2 padding - size) // stride * stride.
+    rows, columns = ((side - size) // stride * stride + 1 for side in padded.shape[1:3])
+    offsets = [(i, j) for i in range(size) for j in range(size)]
+    windows = [padded[:, i : i + rows : stride, j : j + columns : stride] for i, j in offsets]
+    return functools.reduce(lambda best, other: jnp.where(other > best, other, best), windows)

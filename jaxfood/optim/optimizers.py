@@ -1,12 +1,11 @@
-"""An optimizer of the configuration as an Optax chain: clip, L2, direction, learning rate, in PyTorch's order.
+"""An optimizer of the configuration as an Optax chain: clip, L2, transform, learning rate, in PyTorch's order.
 
-How each places eps, starts its accumulators and decays weights is `torch.optim`'s (`directions.py`) or the notes'
+How each places eps, starts its accumulators and decays weights is `torch.optim`'s (`transforms.py`) or the notes'
 (`notes.py`), not Optax's own: its AdaGrad starts at 0.1 with eps inside the root, its RMSProp has eps inside, its
 AMSGrad takes the largest of the corrected mean squares, its NAdam a constant momentum, `clip_by_global_norm` lacks the
 1e-6.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from jaxfood.config import optimizers as settings
 from jaxfood.config.optimizers import OptimizerConfig
 from jaxfood.config.schedules import Plateau
 from jaxfood.config.schema import Config
-from jaxfood.optim import directions, notes
+from jaxfood.optim import notes, transforms
 from jaxfood.optim.plateau import scale_by_plateau
 from jaxfood.optim.schedules import make_schedule
 
@@ -30,19 +29,49 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
         total_steps: updates in the whole run, for schedules that depend on it.
     """
     optimizer = config.optimizer
-    direction = _DIRECTIONS[type(optimizer)](optimizer)
+    transform = make_transform(optimizer)
     rate = optax.scale_by_learning_rate(make_schedule(config.schedule, optimizer, total_steps))
     if isinstance(config.schedule, Plateau):
         rate = optax.chain(rate, scale_by_plateau(config.schedule))
     decay = _weight_decay(optimizer)
     match optimizer:
         case settings.AdamW():  # decoupled: the decay meets the learning rate alone
-            steps = (direction, decay, rate)
+            steps = (transform, decay, rate)
         case settings.NotesMomentum():  # the learning rate is inside the movement
-            steps = (decay, rate, direction)
+            steps = (decay, rate, transform)
         case _:
-            steps = (decay, direction, rate)
+            steps = (decay, transform, rate)
     return optax.chain(clip_by_value(optimizer.clip_value), clip_by_norm(optimizer.clip_norm), *steps)
+
+
+def make_transform(c: OptimizerConfig) -> optax.GradientTransformation:
+    """What makes the optimizer that it is: of gradients, what the learning rate multiplies."""
+    match c:
+        case settings.Sgd():
+            return optax.identity()
+        case settings.Momentum() | settings.Nesterov() | settings.NotesMomentum():
+            return optax.trace(c.momentum, nesterov=c.name == "nesterov")
+        case settings.Adagrad():
+            return transforms.scale_by_adagrad(c.initial_accumulator_value, c.eps, c.lr_decay)
+        case settings.RMSprop():
+            scale = optax.scale_by_stddev if c.centered else optax.scale_by_rms
+            trace = optax.trace(c.momentum) if c.momentum else optax.identity()
+            return optax.chain(scale(c.alpha, c.eps, eps_in_sqrt=False), trace)
+        case settings.Adadelta():
+            return optax.scale_by_adadelta(c.rho, c.eps)
+        case settings.Adam() | settings.AdamW():
+            return transforms.scale_by_adam(c.beta1, c.beta2, c.eps)
+        case settings.Amsgrad():
+            return transforms.scale_by_amsgrad(c.beta1, c.beta2, c.eps)
+        case settings.Nadam():
+            return transforms.scale_by_nadam(c.beta1, c.beta2, c.eps, c.momentum_decay)
+        case settings.NotesAdagrad():
+            return notes.scale_by_adagrad()
+        case settings.NotesRMSprop():
+            return notes.scale_by_rmsprop(c.alpha)
+        case settings.NotesAdam():
+            return notes.scale_by_adam(c.momentum, c.alpha)
+    raise TypeError(f"no optimizer for {c}")
 
 
 def clip_by_value(max_value: float) -> optax.GradientTransformation:
@@ -71,69 +100,3 @@ def _weight_decay(c: OptimizerConfig) -> optax.GradientTransformation:
 def is_weight_matrix(params: optax.Params) -> Any:
     """For each leaf whether it is a kernel: biases and BatchNorm's parameters are vectors, and nothing else is."""
     return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
-
-
-def _sgd(_: settings.Sgd) -> optax.GradientTransformation:
-    return optax.identity()
-
-
-def _momentum(c: settings.Momentum | settings.Nesterov | settings.NotesMomentum) -> optax.GradientTransformation:
-    return optax.trace(c.momentum, nesterov=isinstance(c, settings.Nesterov))
-
-
-def _adagrad(c: settings.Adagrad) -> optax.GradientTransformation:
-    return directions.scale_by_adagrad(c.initial_accumulator_value, c.eps, c.lr_decay)
-
-
-def _rmsprop(c: settings.RMSprop) -> optax.GradientTransformation:
-    scale = optax.scale_by_stddev if c.centered else optax.scale_by_rms
-    return optax.chain(
-        scale(c.alpha, c.eps, eps_in_sqrt=False),
-        optax.trace(c.momentum) if c.momentum else optax.identity(),
-    )
-
-
-def _adadelta(c: settings.Adadelta) -> optax.GradientTransformation:
-    return optax.scale_by_adadelta(c.rho, c.eps)
-
-
-def _adam(c: settings.Adam | settings.AdamW) -> optax.GradientTransformation:
-    return directions.scale_by_adam(c.beta1, c.beta2, c.eps)
-
-
-def _amsgrad(c: settings.Amsgrad) -> optax.GradientTransformation:
-    return directions.scale_by_amsgrad(c.beta1, c.beta2, c.eps)
-
-
-def _nadam(c: settings.Nadam) -> optax.GradientTransformation:
-    return directions.scale_by_nadam(c.beta1, c.beta2, c.eps, c.momentum_decay)
-
-
-def _notes_adagrad(_: settings.NotesAdagrad) -> optax.GradientTransformation:
-    return notes.scale_by_adagrad()
-
-
-def _notes_rmsprop(c: settings.NotesRMSprop) -> optax.GradientTransformation:
-    return notes.scale_by_rmsprop(c.alpha)
-
-
-def _notes_adam(c: settings.NotesAdam) -> optax.GradientTransformation:
-    return notes.scale_by_adam(c.momentum, c.alpha)
-
-
-_DIRECTIONS: dict[type[OptimizerConfig], Callable[..., optax.GradientTransformation]] = {
-    settings.Sgd: _sgd,
-    settings.Momentum: _momentum,
-    settings.Nesterov: _momentum,
-    settings.Adagrad: _adagrad,
-    settings.RMSprop: _rmsprop,
-    settings.Adadelta: _adadelta,
-    settings.Adam: _adam,
-    settings.Amsgrad: _amsgrad,
-    settings.Nadam: _nadam,
-    settings.AdamW: _adam,
-    settings.NotesMomentum: _momentum,
-    settings.NotesAdagrad: _notes_adagrad,
-    settings.NotesRMSprop: _notes_rmsprop,
-    settings.NotesAdam: _notes_adam,
-}

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxfood.errors import UserError
-from jaxfood.files import write_whole
+from jaxfood.files import read_bytes, write_whole
 
 PICKLED = (".ckpt", ".pt", ".pth")
 _SAFETENSORS = ".safetensors"
@@ -37,9 +37,9 @@ def read(path: Path) -> Any:
     """
     suffix = _known_suffix(path)
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror}): give a file of weights") from error
+        raise UserError(f"cannot be read ({error.strerror or error}): give a file of weights") from error
     return _read_safetensors(content) if suffix == _SAFETENSORS else _read_pickled(content)
 
 
@@ -51,11 +51,12 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         UserError: the suffix is unknown, or the file cannot be written.
     """
-    encoded = _encoded(content, _known_suffix(path))
+    is_safetensors = _known_suffix(path) == _SAFETENSORS
+    encoded = safetensors.numpy.save(dict(content), {"format": "pt"}) if is_safetensors else _pickled(content)
     try:
         write_whole(path, encoded)
     except OSError as error:
-        raise UserError(f"cannot be written ({error.strerror}): give a file in an existing folder") from error
+        raise UserError(f"cannot be written ({error.strerror or error}): give a file in an existing folder") from error
 
 
 def import_torch() -> Any:
@@ -80,15 +81,10 @@ def _known_suffix(path: Path) -> str:
     return suffix
 
 
-def _encoded(content: Mapping[str, Any], suffix: str) -> bytes:
-    if suffix == _SAFETENSORS:
-        return safetensors.numpy.save(dict(content), metadata={"format": "pt"})
-    torch = import_torch()
-    buffer = io.BytesIO()
-    torch.save(
-        {name: torch.from_numpy(item) if isinstance(item, np.ndarray) else item for name, item in content.items()},
-        buffer,
-    )
+def _pickled(content: Mapping[str, Any]) -> bytes:
+    torch, buffer = import_torch(), io.BytesIO()
+    items = {name: torch.from_numpy(item) if isinstance(item, np.ndarray) else item for name, item in content.items()}
+    torch.save(items, buffer)
     return buffer.getvalue()
 
 

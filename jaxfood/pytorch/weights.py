@@ -1,4 +1,4 @@
-"""Weights to and from PyTorch: files and state dicts of the notes' `Classifier`."""
+"""Weights to and from PyTorch: files and state dicts of a network."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,25 +7,12 @@ from typing import Any
 import numpy as np
 
 from jaxfood.errors import UserError
-from jaxfood.model.classifier import FEATURES
+from jaxfood.files import to_path
 from jaxfood.pytorch import files as torch_files
-from jaxfood.pytorch.mapping import (
-    cells_along,
-    fitted_table,
-    flat_arrays,
-    flat_leaves,
-    flax_side,
-    floating,
-    plain_name,
-    to_tensors,
-    to_tree,
-    torch_side,
-)
+from jaxfood.pytorch.layouts import floating, to_tensors, to_tree
+from jaxfood.pytorch.names import make_table, plain_name, table_of_tensors, table_of_variables
 
 _NESTS = ("model", "state_dict", "model_state_dict")  # where training checkpoints keep the weights
-_SHRINK = 2 ** len(FEATURES)  # pixels along a side of the image for one cell of the last block's output
-# Batches that BatchNorm has seen. It matters to PyTorch for `momentum=None` only: ignored on the way in.
-_COUNTERS = tuple(f"cnn.{4 * i + 1}.num_batches_tracked" for i in range(len(FEATURES)))
 
 
 def from_torch(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +32,7 @@ def from_torch(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """
     if isinstance(source, Mapping):
         return from_state_dict(unwrapped(source))
-    path = Path(source)
+    path = to_path(source)
     with torch_files.named(path):
         return from_state_dict(unwrapped(torch_files.read(path)))
 
@@ -56,15 +43,16 @@ def to_torch(variables: Mapping[str, Any], path: str | Path) -> None:
     Raises:
         UserError: the suffix is unknown, the file cannot be written, or `variables` are not `FoodClassifier`'s.
     """
-    path = Path(path)
+    path = to_path(path)
     with torch_files.named(path):
         torch_files.write(path, to_state_dict(variables))
 
 
 def from_state_dict(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Variables from tensors under exactly PyTorch's names; types and errors as in `from_torch`."""
-    arrays = {name: floating(name, tensor) for name, tensor in tensors.items() if name not in _COUNTERS}
-    return to_tree(fitted_table(arrays, torch_side), arrays)
+    counters = set(make_table().counters.values())  # they matter to PyTorch for `momentum=None` alone
+    arrays = {name: floating(name, tensor) for name, tensor in tensors.items() if name not in counters}
+    return to_tree(table_of_tensors(arrays).entries, arrays)
 
 
 def to_state_dict(variables: Mapping[str, Any], batches_tracked: int = 0) -> dict[str, np.ndarray]:
@@ -74,27 +62,13 @@ def to_state_dict(variables: Mapping[str, Any], batches_tracked: int = 0) -> dic
         variables: `FoodClassifier`'s.
         batches_tracked: what BatchNorm says of the batches it has seen; 0 is a new module's value.
     """
-    arrays = flat_arrays(variables)
+    table = table_of_variables(variables)
     tensors = {}
-    for name, tensor in to_tensors(fitted_table(arrays, flax_side), arrays).items():
+    for name, tensor in to_tensors(table.entries, variables).items():
         tensors[name] = tensor
-        if name.endswith("running_var"):
-            tensors[name.replace("running_var", "num_batches_tracked")] = np.array(batches_tracked, np.int64)
+        if name in table.counters:
+            tensors[table.counters[name]] = np.array(batches_tracked, np.int64)
     return tensors
-
-
-def image_size_of(variables: Mapping[str, Any]) -> int:
-    """Height and width of the square images that `variables` were made for."""
-    leaves = flat_leaves(variables)
-    fitted_table(leaves, flax_side)
-    return _SHRINK * cells_along(leaves["params/dense1/kernel"].shape[0])
-
-
-def num_classes_of(variables: Mapping[str, Any]) -> int:
-    """Number of classes that `variables` tell apart."""
-    leaves = flat_leaves(variables)
-    fitted_table(leaves, flax_side)
-    return leaves["params/head/kernel"].shape[1]
 
 
 def unwrapped(tensors: Any) -> dict[str, Any]:

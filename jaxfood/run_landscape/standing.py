@@ -19,9 +19,9 @@ from jaxfood.landscape import (
     extreme_eigenvalues,
     judge,
 )
+from jaxfood.model.networks import make_model, predict_logits, to_float
 from jaxfood.optim.losses import make_loss
-from jaxfood.training.state import make_model
-from jaxfood.training.step import batch_sums, predict_logits, to_float
+from jaxfood.training.metrics import batch_sums
 
 BATCH_SIZE = 32  # pictures on the device at a time: bounds the memory, and changes no number
 

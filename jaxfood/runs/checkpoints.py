@@ -12,28 +12,11 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from jaxfood.errors import UserError
 from jaxfood.files import absolute
-from jaxfood.training.state import TrainState
+from jaxfood.runs.progress import NOT_EVALUATED, Progress
 
 CHECKPOINTS = "checkpoints"
-_NOT_EVALUATED = -1.0  # the accuracy of a checkpoint from inside an epoch: below any real one
-
-
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """What a run must remember beside its arrays: the best epoch so far, and how large an epoch is."""
-
-    num_train: int
-    steps_per_epoch: int
-    best_accuracy: float = _NOT_EVALUATED
-    best_epoch: int = 0
-    stale: int = 0  # epochs since the best
-    record: dict[str, Any] | None = None  # the last epoch's metrics, should metrics.jsonl lack them
-
-    def after_epoch(self, epoch: int, accuracy: float) -> "Memory":
-        """Best is strictly better, so the first of equals; the first epoch is always a best."""
-        if accuracy > self.best_accuracy:
-            return dataclasses.replace(self, best_accuracy=accuracy, best_epoch=epoch, stale=0)
-        return dataclasses.replace(self, stale=self.stale + 1)
+# The items of a checkpoint, by their folders' names: a run that was written keeps them.
+_MODEL, _TRAIN, _PROGRESS = "model", "train", "memory"
 
 
 class Checkpoints:
@@ -55,11 +38,11 @@ class Checkpoints:
             preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
             cleanup_tmp_directories=clean_up,
         )
-        self._workdir = workdir
+        self.workdir = workdir
         handlers: dict[str, ocp.CheckpointHandler] = {
-            "model": ocp.StandardCheckpointHandler(),
-            "train": ocp.StandardCheckpointHandler(),
-            "memory": ocp.JsonCheckpointHandler(),
+            _MODEL: ocp.StandardCheckpointHandler(),
+            _TRAIN: ocp.StandardCheckpointHandler(),
+            _PROGRESS: ocp.JsonCheckpointHandler(),
         }
         folder = absolute(workdir / CHECKPOINTS)
         self._manager = ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
@@ -86,9 +69,10 @@ class Checkpoints:
 
     def save(
         self,
-        state: TrainState,
-        sums: Mapping[str, jax.Array],
-        memory: Memory,
+        step: int,
+        variables: Any,
+        train: Any,
+        progress: Progress,
         *,
         accuracy: float | None = None,
         when_safe: Callable[[], None] | None = None,
@@ -96,23 +80,23 @@ class Checkpoints:
         """Begin to write a checkpoint, after the one before is safe.
 
         Args:
-            state: copied before this returns, so it may be donated at once.
-            sums: the metric sums of the epoch that `state` stands in.
-            memory: the rest of what the run must remember.
+            step: updates done.
+            variables: the model's. Copied before this returns, so they may be donated at once.
+            train: a tree of what training needs beside them; copied too.
+            progress: the rest of what the run must remember.
             accuracy: validation accuracy, where it was measured.
             when_safe: called by `poll` or `wait` once the checkpoint is whole on disk.
         """
         self.wait()
-        step = int(state.step)
-        train = {"step": state.step, "opt_state": state.opt_state, "sums": dict(sums)}
+        items = {
+            _MODEL: ocp.args.StandardSave(variables),
+            _TRAIN: ocp.args.StandardSave(train),
+            _PROGRESS: ocp.args.JsonSave(dataclasses.asdict(progress)),
+        }
         self._manager.save(
             step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(state.variables),
-                train=ocp.args.StandardSave(train),
-                memory=ocp.args.JsonSave(dataclasses.asdict(memory)),
-            ),
-            metrics={"step": step, "valid_accuracy": _NOT_EVALUATED if accuracy is None else accuracy},
+            args=ocp.args.Composite(**items),
+            metrics={"step": step, "valid_accuracy": NOT_EVALUATED if accuracy is None else accuracy},
         )
         self._when_safe = when_safe
 
@@ -136,7 +120,7 @@ class Checkpoints:
         """
         steps = self.steps
         if not steps:
-            raise UserError(f"{self._workdir} has no checkpoint yet; train it first")
+            raise UserError(f"{self.workdir} has no checkpoint yet; train it first")
         if which == "last":
             return steps[-1]
         if which == "best":
@@ -145,42 +129,28 @@ class Checkpoints:
         if str(which).isdecimal() and int(which) in steps:
             return int(which)
         raise UserError(
-            f"{self._workdir} has no checkpoint {which}; there are: best, last, {', '.join(map(str, steps))}"
+            f"{self.workdir} has no checkpoint {which}; there are: best, last, {', '.join(map(str, steps))}"
         )
 
-    def read_memory(self, step: int) -> Memory:
-        """What the run remembered at a step."""
-        return Memory(**self._manager.restore(step, args=ocp.args.Composite(memory=ocp.args.JsonRestore()))["memory"])
+    def read_progress(self, step: int) -> Progress:
+        """How far the run had come at a step."""
+        args = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
+        return Progress(**self._manager.restore(step, args=args)[_PROGRESS])
 
-    def restore_state(
-        self, step: int, state: TrainState, sums: Mapping[str, jax.Array]
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """The state and metric sums at a step, in the shapes and on the devices of those given."""
-        targets = {
-            "model": state.variables,
-            "train": {"step": state.step, "opt_state": state.opt_state, "sums": dict(sums)},
-        }
-        restored = self._restore(step, targets)
-        model, train = restored["model"], restored["train"]
-        new_state = state.replace(
-            step=train["step"],
-            params=model["params"],
-            batch_stats=model["batch_stats"],
-            opt_state=train["opt_state"],
-        )
-        return new_state, train["sums"]
+    def restore(self, step: int, variables: Any, train: Any) -> tuple[Any, Any]:
+        """Both trees at a step, in the shapes and on the devices of those given."""
+        restored = self._restore(step, {_MODEL: variables, _TRAIN: train})
+        return restored[_MODEL], restored[_TRAIN]
 
     def restore_variables(self, step: int, target: Any) -> dict[str, Any]:
         """The model's variables alone, in the shapes and on the devices of `target`."""
-        return self._restore(step, {"model": target})["model"]
+        return self._restore(step, {_MODEL: target})[_MODEL]
 
     def _restore(self, step: int, targets: Mapping[str, Any]) -> Any:
         for item, target in targets.items():
             self._check_shapes(step, item, target)
-        return self._manager.restore(
-            step,
-            args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target) for item, target in targets.items()}),
-        )
+        args = {item: ocp.args.StandardRestore(target) for item, target in targets.items()}
+        return self._manager.restore(step, args=ocp.args.Composite(**args))
 
     def _check_shapes(self, step: int, item: str, target: Any) -> None:
         """Compare before Orbax does, whose error comes among tracebacks of its event loop."""
@@ -189,7 +159,7 @@ class Checkpoints:
         for name in wanted.keys() | saved.keys():
             if wanted.get(name) != saved.get(name):
                 raise UserError(
-                    f"checkpoint {step} of {self._workdir} does not fit its config.toml: {item} {name} is "
+                    f"checkpoint {step} of {self.workdir} does not fit its config.toml: {item} {name} is "
                     f"{saved.get(name, 'missing')} there and {wanted.get(name, 'missing')} by the configuration; "
                     "restore the config.toml that the run was trained with"
                 )

@@ -2,27 +2,26 @@
 
 import dataclasses
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 
 from jaxfood.config.schema import Config
 from jaxfood.config.sources import Source, all_settings, merge, read_toml, to_toml
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote, remove, to_path, write_whole
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.optim.losses import make_loss
-from jaxfood.runs.checkpoints import CHECKPOINTS, Checkpoints, Memory
-from jaxfood.training.logbook import METRICS
-from jaxfood.training.state import TrainState, init_variables, make_model
-from jaxfood.training.step import zero_sums
+from jaxfood.model.networks import init_variables, make_model
+from jaxfood.runs.checkpoints import CHECKPOINTS, Checkpoints
 
 CONFIG = "config.toml"
 CLASSES = "classes.txt"
-_OWN = (CONFIG, CLASSES, METRICS, "log.txt", "tensorboard", "landscape", CHECKPOINTS)
+METRICS = "metrics.jsonl"
+LOG = "log.txt"
+TENSORBOARD = "tensorboard"
+_OWN = (CONFIG, CLASSES, METRICS, LOG, TENSORBOARD, "landscape", CHECKPOINTS)
 _CHANGEABLE = ("train.epochs", "train.patience", "data.resident", "landscape.", "device.", "distributed.", "logging.")
 
 
@@ -76,31 +75,6 @@ def write_config(workdir: Path, config: Config) -> None:
     write_whole(workdir / CONFIG, to_toml(lasting))
 
 
-def begin_from(
-    workdir: Path,
-    config: Config,
-    variables: Mapping[str, Any],
-    opt_state: optax.OptState | None = None,
-    classes: Sequence[str] = (),
-) -> None:
-    """Make a directory the run of given variables: step 0, nothing trained yet, which `--resume` goes on from.
-
-    Args:
-        workdir: free, as `check_free` has it.
-        config: the run's.
-        variables: `{"params": ..., "batch_stats": ...}`.
-        opt_state: the optimizer's, if it goes on from elsewhere too; None begins anew.
-        classes: their names; by default their numbers.
-    """
-    make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit
-    begin(workdir, config, classes or [str(label) for label in range(config.model.num_classes)])
-    with Checkpoints(workdir) as checkpoints:
-        state = TrainState.create(config, variables, total_steps=config.train.epochs)
-        if opt_state is not None:
-            state = state.replace(opt_state=opt_state)
-        checkpoints.save(state, zero_sums(updates=True), Memory(num_train=0, steps_per_epoch=0))
-
-
 def read_config(workdir: Path, *later: Source) -> Config:
     """The configuration of a run, changed by later sources.
 
@@ -151,7 +125,7 @@ def load_run(workdir: str | Path, which: str | int = "best") -> tuple[FoodClassi
     """
     workdir = to_path(workdir)
     config = read_config(workdir)
-    target = _on_one_device(jax.eval_shape(lambda: init_variables(config)))
+    target = on_one_device(jax.eval_shape(lambda: init_variables(config)))
     with Checkpoints(workdir) as checkpoints:
         variables = checkpoints.restore_variables(checkpoints.find(which), target)
     return make_model(config.model), variables, config
@@ -164,19 +138,7 @@ def kept_steps(workdir: Path) -> list[int]:
         return checkpoints.steps
 
 
-def load_state(workdir: Path, which: str | int) -> tuple[TrainState, int]:
-    """The whole state at a checkpoint of a run, and the epochs done by then; arguments and errors as `load_run`."""
-    config = read_config(workdir)
-    with Checkpoints(workdir) as checkpoints:
-        step = checkpoints.find(which)
-        steps_per_epoch = max(1, checkpoints.read_memory(step).steps_per_epoch)  # 0 before the first epoch
-        total_steps = config.train.epochs * steps_per_epoch
-        target = jax.eval_shape(lambda: TrainState.create(config, init_variables(config), total_steps))
-        state, _ = checkpoints.restore_state(step, *_on_one_device((target, zero_sums(updates=True))))
-    return state, step // steps_per_epoch
-
-
-def _on_one_device(shapes: Any) -> Any:
+def on_one_device(shapes: Any) -> Any:
     """What to restore on the first device, whatever number of devices it was saved from."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)

@@ -3,17 +3,17 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from jaxfood import processes
 from jaxfood.config.schema import LoggingConfig
 from jaxfood.extras import require
 from jaxfood.files import open_lines, write_whole
-
-METRICS = "metrics.jsonl"
+from jaxfood.runs.directory import LOG, METRICS, TENSORBOARD
 
 
 class Writer(Protocol):
@@ -50,7 +50,7 @@ def make_writer(workdir: Path, logging: LoggingConfig, step: int) -> Writer:
         return NoWriter()
     from tensorboardX import SummaryWriter
 
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+    return SummaryWriter(str(workdir / TENSORBOARD), purge_step=step + 1)
 
 
 class Logbook:
@@ -62,12 +62,21 @@ class Logbook:
         kept = [record for record in read_metrics(workdir / METRICS) if record["step"] <= step]
         write_whole(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         self._recorded = {record["step"] for record in kept}
-        self._log, self._metrics = open_lines(workdir / "log.txt"), open_lines(workdir / METRICS)
+        self._log, self._metrics = open_lines(workdir / LOG), open_lines(workdir / METRICS)
 
     def line(self, text: str) -> None:
         """A line on standard output and in log.txt."""
         tqdm.write(text)
         self._log.add(text)
+
+    def epoch(self, record: Mapping[str, Any], epochs: int, *, best: bool) -> None:
+        """The line on an epoch of so many."""
+        self.line(
+            f"epoch {record['epoch']}/{epochs}: "
+            f"train loss {record['train_loss']:.4f} accuracy {record['train_accuracy']:.4f}, "
+            f"valid loss {record['valid_loss']:.4f} accuracy {record['valid_accuracy']:.4f}, "
+            f"{record['seconds']:.1f} s, {record['images_per_second']:.0f} images/s{', new best' if best else ''}"
+        )
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """A line of metrics.jsonl and TensorBoard's scalars, unless that step has them."""
@@ -93,8 +102,13 @@ class Logbook:
         self._metrics.flush()
 
 
+def open_logbook(workdir: Path, logging: LoggingConfig, step: int) -> AbstractContextManager["Logbook"]:
+    """That of the first process, which records for all, going on from `step`; closed at the end of a `with`."""
+    return closing(Logbook(workdir, logging, step) if processes.is_first() else NoLogbook())
+
+
 class NoLogbook(Logbook):
-    """That of the processes beside the first, which records for all: it keeps nothing and shows nothing."""
+    """That of the other processes: it keeps nothing and shows nothing."""
 
     def __init__(self) -> None:
         self._progress = False

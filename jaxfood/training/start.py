@@ -1,7 +1,11 @@
-"""The door to training: what must hold before it begins, anew or again, in one process or several."""
+"""A training from start to end: what must hold before it begins, anew or again, in one process or several."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import jax
+from jax.sharding import Mesh
 
 from jaxfood import processes
 from jaxfood.config.schema import Config
@@ -9,35 +13,28 @@ from jaxfood.config.sources import all_settings
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError
-from jaxfood.files import to_path
 from jaxfood.optim.losses import make_loss
 from jaxfood.runs import directory as run
 from jaxfood.runs.checkpoints import Checkpoints
+from jaxfood.training.after_epoch import MakeAfterEpoch
 from jaxfood.training.interrupt import StopRequest
-from jaxfood.training.logbook import Stopwatch, check_tensorboard
-from jaxfood.training.loop import Training, is_over, summary_of
+from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, open_logbook
+from jaxfood.training.loop import Training
+from jaxfood.version import __version__
 
 
-def train_and_evaluate(
-    config: Config, workdir: str | Path, resume: bool = False, overwrite: bool = False
+def train_in(
+    workdir: Path, config: Config, after_epoch: Mapping[str, MakeAfterEpoch], *, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
-    """Train a classifier in a work directory and keep its best and its last checkpoint there.
+    """Train a classifier in a work directory; all but `after_epoch` as `jaxfood.train_and_evaluate` has it.
 
     Args:
-        config: every setting. With `resume` only how long, where and what is shown may differ from the run's own.
-        workdir: becomes a RUN: config.toml, metrics.jsonl, log.txt, classes.txt, checkpoints/.
-        resume: go on from the last checkpoint as if nothing had happened.
-        overwrite: replace the run that is there.
-
-    Returns:
-        `workdir`, `epochs` and `step` done, `best_epoch`, `best_accuracy` (validation), `stopped_early`, and `seconds`
-        of each kind of work.
-
-    Raises:
-        UserError: a mistake in the settings or the pictures; no earlier run is lost by it.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, with the state saved.
+        workdir: becomes a run.
+        config: every setting.
+        after_epoch: what may be done after every epoch, by the name under which its time is told.
+        resume: go on with the run that is there.
+        overwrite: replace it.
     """
-    workdir = to_path(workdir)
     watch = Stopwatch()
     with processes.together():
         check_tensorboard(config.logging)
@@ -57,11 +54,21 @@ def train_and_evaluate(
         with processes.together():
             if processes.is_first():
                 run.begin(workdir, config, splits.classes, overwrite=overwrite)
+    made = {work: make(config, splits) for work, make in after_epoch.items()}
     with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
-        training = Training(config, workdir, splits, mesh, checkpoints, stop, watch)
+        training = Training(config, splits, mesh, {work: do for work, do in made.items() if do is not None}, watch)
+        if checkpoints.last is not None:
+            training.restore(checkpoints, checkpoints.last)
         if resume and processes.is_first():  # only now: a run that cannot go on stays as it was
             run.write_config(workdir, config)
-        return training.run()
+        with open_logbook(workdir, config.logging, training.step) as logbook:
+            _introduce(logbook, workdir, config, splits, mesh)
+            if training.step:
+                logbook.line(f"going on after step {training.step} of {training.total_steps}")
+            training.compile()
+            training.run(checkpoints, logbook, stop)
+            _conclude(logbook, config, training)
+    return training.progress.summary(config.train, workdir, training.step) | {"seconds": watch.seconds}
 
 
 def _check_alike(config: Config, workdir: Path, splits: Splits) -> None:
@@ -81,14 +88,37 @@ def _finished(config: Config, workdir: Path) -> dict[str, Any] | None:
     with Checkpoints(workdir) as checkpoints:
         if not checkpoints.last:  # none yet, or step 0 of weights that came from elsewhere
             return None
-        step, memory = checkpoints.last, checkpoints.read_memory(checkpoints.last)
-    if not is_over(config, step, memory):
+        step, progress = checkpoints.last, checkpoints.read_progress(checkpoints.last)
+    if not progress.is_over(config.train, step):
         return None
-    summary = summary_of(config, workdir, step, memory)
+    summary = progress.summary(config.train, workdir, step)
     reason = "stopped early" if summary["stopped_early"] else "is finished"
     if processes.is_first():
         print(
             f"{workdir} {reason} after {summary['epochs']} of {config.train.epochs} epochs, best accuracy "
-            f"{memory.best_accuracy:.4f} in epoch {memory.best_epoch}; raise train.epochs or train.patience to go on"
+            f"{progress.best_accuracy:.4f} in epoch {progress.best_epoch}; raise train.epochs or train.patience to "
+            "go on"
         )
     return summary
+
+
+def _introduce(logbook: Logbook, workdir: Path, config: Config, splits: Splits, mesh: Mesh) -> None:
+    devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' if mesh.size > 1 else ''}"
+    if processes.count() > 1:
+        devices += f" in {processes.count()} processes"
+    logbook.line(
+        f"{workdir}: {len(splits.train)} training and {len(splits.valid)} validation pictures of "
+        f"{len(splits.classes)} classes, {config.data.image_size} px; jaxfood {__version__}, jax "
+        f"{jax.__version__} on {devices}"
+    )
+    for name, pictures in (("training", splits.train), ("validation", splits.valid)):
+        if pictures.skipped:
+            logbook.line(f"left out {len(pictures.skipped)} {name} pictures that cannot be read")
+
+
+def _conclude(logbook: Logbook, config: Config, training: Training) -> None:
+    progress, patience = training.progress, config.train.patience
+    if progress.is_stale(config.train):
+        logbook.line(f"stopped early: {progress.stale} epochs in a row brought no new best (patience {patience})")
+    logbook.line(f"best: accuracy {progress.best_accuracy:.4f} in epoch {progress.best_epoch}")
+    logbook.line(f"time: {training.watch.split()}")

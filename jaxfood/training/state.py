@@ -8,21 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxfood.config.schema import Config, ModelConfig, TrainConfig
+from jaxfood.config.schema import Config, TrainConfig
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.networks import make_model
 from jaxfood.optim.losses import Loss, make_loss
 from jaxfood.optim.optimizers import make_optimizer
-
-
-def make_model(config: ModelConfig) -> FoodClassifier:
-    """The classifier of a configuration."""
-    return FoodClassifier(config.num_classes, dtype=jnp.bfloat16 if config.dtype == "bfloat16" else None)
-
-
-def init_variables(config: Config) -> dict[str, Any]:
-    """Fresh `{"params": ..., "batch_stats": ...}`, from `train.seed` alone."""
-    images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
-    return jax.jit(make_model(config.model).init)(jax.random.key(config.train.seed), images)
 
 
 class TrainState(struct.PyTreeNode):

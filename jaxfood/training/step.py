@@ -4,7 +4,7 @@ A batch is `{"image": [B, H, W, 3], "label": [B]}` with an optional `"mask"` `[B
 Images are uint8 (divided by 255 here, on the device) or floating-point in [0, 1].
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,38 +16,10 @@ from jax import lax
 from jaxfood.config.schema import AugmentConfig
 from jaxfood.data.augment import augment
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.networks import predict_logits, to_float
 from jaxfood.optim.losses import Loss
+from jaxfood.training.metrics import Batch, Sums, batch_sums, means
 from jaxfood.training.state import TrainState
-
-Batch = Mapping[str, jax.Array]
-Sums = dict[str, jax.Array]
-
-
-def to_float(images: jax.Array) -> jax.Array:
-    """uint8 images in [0, 1], as torchvision's `ToTensor`; floating-point images as they are."""
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-
-
-def batch_sums(loss: Loss, logits: jax.Array, batch: Batch) -> Sums:
-    """Sums over the batch's pictures, padding left out: of losses and their weights, of right answers, of pictures."""
-    mask = jnp.asarray(batch.get("mask", jnp.ones(len(logits))), logits.dtype)
-    right = jnp.argmax(logits, axis=-1) == batch["label"]
-    losses, weights = loss(logits, batch["label"])
-    return {
-        "loss": jnp.sum(losses * mask),
-        "weight": jnp.sum(weights * mask),
-        "correct": jnp.sum(right * mask),
-        "count": jnp.sum(mask),
-    }
-
-
-def means(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """Loss and accuracy of a picture, and the gradient norm of an update where there was one; JAX's or NumPy's."""
-    weight = sums["weight"] + (sums["weight"] == 0)
-    result = {"loss": sums["loss"] / weight, "accuracy": sums["correct"] / sums["count"].clip(1)}
-    if "updates" in sums:
-        result["grad_norm"] = sums["grad_norm"] / sums["updates"].clip(1)
-    return result
 
 
 def loss_fn(
@@ -88,8 +60,9 @@ def gradients(state: TrainState, batch: Batch, axis_name: str | None = None) -> 
     if axis_name is not None:
         grads, sums = lax.psum((grads, sums), axis_name)
         if not synchronised:
-            is_first = lax.axis_index(axis_name) == 0
-            batch_stats = lax.psum(jax.tree.map(lambda leaf: leaf * is_first, batch_stats), axis_name)
+            is_first = lax.axis_index(axis_name) == 0  # selected: times 0 another device's NaN would stay
+            own = jax.tree.map(lambda leaf: jnp.where(is_first, leaf, 0), batch_stats)
+            batch_stats = lax.psum(own, axis_name)
     weight = sums["weight"] + (sums["weight"] == 0)
     return jax.tree.map(lambda leaf: leaf / weight.astype(leaf.dtype), grads), batch_stats, sums
 
@@ -149,18 +122,6 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, j
     """
     new_state, sums = update(state, batch)
     return new_state, means(sums)
-
-
-def predict_logits(model: FoodClassifier, variables: Any, images: jax.Array) -> jax.Array:
-    """Logits `[B, num_classes]` by the running statistics."""
-    logits: Any = model.apply(variables, to_float(images), train=False)
-    return logits
-
-
-def zero_sums(*, updates: bool) -> Sums:
-    """Sums of nothing yet, for an epoch of updates or for an evaluation."""
-    names = ("loss", "weight", "correct", "count") + (("grad_norm", "updates") if updates else ())
-    return {name: jnp.zeros([]) for name in names}
 
 
 def add_update(state: TrainState, sums: Sums, batch: Batch, axis_name: str | None = None) -> tuple[TrainState, Sums]:

@@ -16,10 +16,10 @@ from unittest import mock
 import jax
 from measuring import Parser, Seconds, print_setting, print_table, timed
 
-from jaxfood import load_config
+from jaxfood import load_config, train_and_evaluate
 from jaxfood.cli import set_up_jax
 from jaxfood.data.batches import epoch_order
-from jaxfood.training import start as loop
+from jaxfood.training import start
 from jaxfood.training.loop import Training
 
 
@@ -34,8 +34,8 @@ def main() -> None:
     config = load_config("demo", [*settings, "device.count=1", "logging.progress=false"])
     set_up_jax(config.device)
     Measured.epochs, Measured.updates = [], []
-    with mock.patch.object(loop, "Training", Measured), tempfile.TemporaryDirectory() as folder:
-        loop.train_and_evaluate(config, Path(folder) / "run")
+    with mock.patch.object(start, "Training", Measured), tempfile.TemporaryDirectory() as folder:
+        train_and_evaluate(config, Path(folder) / "run")
     report(Measured.epochs[1:], Measured.updates[1:])
 
 
@@ -63,7 +63,7 @@ class Measured(Training):
 
     def _bare_updates(self) -> Seconds:
         """The updates of the epoch that has just been trained."""
-        epoch = self.step // self.memory.steps_per_epoch - 1
+        epoch = self.step // self.progress.steps_per_epoch - 1
         order = epoch_order(self.config.train.seed, epoch, self.train.size)
         batches = list(self.train.batches(order, self.config.train.batch_size))
         state, sums = jax.block_until_ready(jax.tree.map(jax.numpy.copy, (self.state, self.sums)))
@@ -71,7 +71,7 @@ class Measured(Training):
         def updates() -> None:
             nonlocal state, sums
             for batch in batches:
-                state, sums = self.update(state, sums, batch)
+                state, sums = self._update(state, sums, batch)
             jax.block_until_ready(state)
 
         return timed(updates)

@@ -23,8 +23,8 @@ from jaxfood import TrainState, UserError, load_config, train_step
 from jaxfood.data.pictures import Pictures
 from jaxfood.data.streaming import make_batches
 from jaxfood.devices import make_mesh, on_every_device
+from jaxfood.model.networks import init_variables
 from jaxfood.pytorch.weights import to_state_dict
-from jaxfood.training.state import init_variables
 
 WARM_UP = 5  # updates: compiled, cuDNN's algorithms chosen, CUDA graphs recorded (at PyTorch's third)
 

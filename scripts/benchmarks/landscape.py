@@ -37,8 +37,9 @@ from jaxfood.landscape import (
     judge,
     lanczos_vectors,
 )
-from jaxfood.pytorch.weights import num_classes_of, to_state_dict
-from jaxfood.training.state import init_variables
+from jaxfood.model.networks import init_variables
+from jaxfood.pytorch.names import table_of_variables
+from jaxfood.pytorch.weights import to_state_dict
 
 TORCH_BATCH = 8  # pictures whose double backward PyTorch keeps at a time
 
@@ -46,7 +47,7 @@ TORCH_BATCH = 8  # pictures whose double backward PyTorch keeps at a time
 def main() -> None:
     arguments = parse()
     variables = from_torch(arguments.weights) if arguments.weights else new_variables(arguments)
-    pictures = load_pictures(arguments, num_classes_of(variables))
+    pictures = load_pictures(arguments, table_of_variables(variables).num_classes)
     point = make_point(variables, pictures, arguments.batch_size)
     print_setting(f"{point.size:,} parameters ({arguments.weights or 'new'}), float32")
     print(f"{arguments.samples} pictures of {arguments.image_size} px ({arguments.images or 'noise'})\n", flush=True)
@@ -112,7 +113,7 @@ def load_pictures(arguments: Namespace, num_classes: int) -> dict[str, np.ndarra
 
 def make_point(variables: dict[str, Any], pictures: dict[str, np.ndarray], batch_size: int) -> Point:
     """The mean cross-entropy; the last batch is filled up with pictures that the mask leaves out."""
-    model = FoodClassifier(num_classes_of(variables))
+    model = FoodClassifier(table_of_variables(variables).num_classes)
 
     def loss(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
         images = batch["image"].astype(jnp.float32) / 255

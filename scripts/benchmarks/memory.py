@@ -14,7 +14,7 @@ import jax
 from measuring import GIB, Parser, alone, machine, peak_memory, print_table, random_pictures, versions
 
 from jaxfood import TrainState, load_config, train_step
-from jaxfood.training.state import init_variables
+from jaxfood.model.networks import init_variables
 
 
 def main() -> None:

@@ -94,7 +94,8 @@ def run_jaxfood(config: Config, workdir: Path, cache: Path) -> Result:
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     from jaxfood import train_and_evaluate
     from jaxfood.cli import set_up_jax
-    from jaxfood.training.logbook import METRICS, read_metrics
+    from jaxfood.runs.directory import METRICS
+    from jaxfood.training.logbook import read_metrics
 
     start, core = time.perf_counter(), time.process_time()
     set_up_jax(config.device)

@@ -16,8 +16,7 @@ import numpy as np
 from measuring import Parser, Work, in_turns, need_torch, print_setting, print_table, random_pictures
 
 from jaxfood import TrainState, load_config, train_step
-from jaxfood.training.state import init_variables
-from jaxfood.training.step import predict_logits
+from jaxfood.model.networks import init_variables, predict_logits
 
 
 def main() -> None:

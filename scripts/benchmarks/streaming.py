@@ -34,7 +34,7 @@ from jaxfood.data.splits import load_splits
 from jaxfood.data.streaming import make_batches
 from jaxfood.data.tfds import prepare_food11
 from jaxfood.devices import make_mesh, on_every_device
-from jaxfood.training.state import init_variables
+from jaxfood.model.networks import init_variables
 
 MIB = 2**20
 

@@ -88,7 +88,8 @@ def train(config: Config, workdir: Path, started: float) -> Run:
     import jax
 
     from jaxfood import train_and_evaluate
-    from jaxfood.training.logbook import METRICS, read_metrics
+    from jaxfood.runs.directory import METRICS
+    from jaxfood.training.logbook import read_metrics
 
     jax.config.update("jax_enable_compilation_cache", False)  # also where the environment names one
     try:

@@ -14,7 +14,7 @@ from scaling_model import FLOAT32, Chip, Times, simulate
 from jaxfood import Config, TrainState, load_config, train_step
 from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import PictureIndex
-from jaxfood.training.state import init_variables
+from jaxfood.model.networks import init_variables
 from jaxfood.training.step import loss_fn
 
 

@@ -19,7 +19,7 @@ from scaling_model import CHIPS, best_batch, flops, layers, optimizer, reduced_b
 
 from jaxfood import UserError, load_config, load_run
 from jaxfood.data.folder import index_pictures
-from jaxfood.training.state import init_variables
+from jaxfood.model.networks import init_variables
 
 CHIP_COUNTS = (1, 8, 64, 1024)
 NOISE_BATCHES = 24, 32  # how many, and of how many pictures

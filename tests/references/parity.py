@@ -19,9 +19,11 @@ from PIL import Image
 
 from jaxfood import Config, FoodClassifier, TrainState, load_config, train_step
 from jaxfood.config.losses import CrossEntropy
+from jaxfood.model.networks import predict_logits
 from jaxfood.optim.losses import make_loss
-from jaxfood.pytorch.weights import from_state_dict, num_classes_of, to_state_dict
-from jaxfood.training.step import loss_fn, predict_logits
+from jaxfood.pytorch.names import table_of_variables
+from jaxfood.pytorch.weights import from_state_dict, to_state_dict
+from jaxfood.training.step import loss_fn
 
 Tensors = dict[str, np.ndarray]
 Batch = dict[str, np.ndarray]  # "image" [B, H, W, 3] in [0, 1] and "label" [B], perhaps "mask" [B]
@@ -163,7 +165,7 @@ def logits(weights: Tensors, images: np.ndarray) -> np.ndarray:
     """Logits `[B, num_classes]` by the running statistics."""
     with _precision(weights):
         variables = from_state_dict(weights)
-        model = FoodClassifier(num_classes_of(variables))
+        model = FoodClassifier(table_of_variables(variables).num_classes)
         return np.asarray(jax.jit(predict_logits, static_argnums=0)(model, variables, images))
 
 
@@ -171,7 +173,9 @@ def backward(weights: Tensors, batch: Batch) -> Backward:
     """One training batch without an update."""
     with _precision(weights):
         variables = from_state_dict(weights)
-        loss, gradient, batch_stats = _backward(FoodClassifier(num_classes_of(variables)), variables, batch)
+        loss, gradient, batch_stats = _backward(
+            FoodClassifier(table_of_variables(variables).num_classes), variables, batch
+        )
         tensors = to_state_dict({"params": gradient, "batch_stats": batch_stats})
     statistics = {name: tensors.pop(name) for name in list(tensors) if "running" in name}
     gradient = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}

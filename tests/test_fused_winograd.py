@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxfood.model.winograd import winograd3x3
+from jaxfood.model.fused.winograd import winograd3x3
 
 
 @jax.jit

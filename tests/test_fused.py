@@ -1,4 +1,4 @@
-"""Convolution and pooling in one, against the two in plain JAX, in groups and whole, to the second derivative."""
+"""The fused layers against the plain ones: convolution, convolution with pooling, whole blocks."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from jax import lax
 
-from jaxfood.model import convolution
-from jaxfood.model.convolution import Pooled, conv3x3_max_pool
+from jaxfood.model.classifier import ConvBlock
+from jaxfood.model.fused import forms
+from jaxfood.model.fused.conv_pool import Pooled, conv3x3_max_pool, moments_in_one_pass
+from jaxfood.model.fused.convolution import conv3x3
+from jaxfood.model.layers import convolution
 
 SCALE = np.array([2.0, -1.0, 0.0, 0.5, -0.1])
 
@@ -26,12 +28,12 @@ def float64() -> Iterator[None]:
 @pytest.fixture(params=["CPU", "CPU, winograd", "elsewhere"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The forms of the platforms, those of CPUs for two pictures at a time."""
-    monkeypatch.setattr(convolution, "_GROUP_BYTES", 2 * 6 * 8 * len(SCALE) * 8)
+    monkeypatch.setattr(forms, "_GROUP_BYTES", 2 * 6 * 8 * len(SCALE) * 8)
     if request.param == "elsewhere":
-        monkeypatch.setattr(convolution, "_cpu_form", lambda x, kernel: convolution._WHOLE)
+        monkeypatch.setattr(forms, "cpu_form", lambda x, kernel: forms.WHOLE)
     if request.param == "CPU, winograd":
-        monkeypatch.setattr(convolution, "_WINOGRAD_CHANNELS", 1)
-        monkeypatch.setattr(convolution, "_WINOGRAD_TILES", 1)
+        monkeypatch.setattr(forms, "_WINOGRAD_CHANNELS", 1)
+        monkeypatch.setattr(forms, "_WINOGRAD_TILES", 1)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -47,19 +49,13 @@ def assert_close(actual: Any, expected: Any, tolerance: float = 1e-12) -> None:
 
 def reference(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> Pooled:
     """Of each window the first of those that `scale` makes the largest; the moments by their formulas."""
-    output = reference_conv(x, kernel)
+    output = convolution(x, kernel, stride=1, padding=1)
     batch, height, width, features = output.shape
     windows = output.reshape(batch, height // 2, 2, width // 2, 2, features).swapaxes(2, 3)
     windows = windows.reshape(batch, height // 2, width // 2, 4, features)
     first = jnp.argmax(windows * scale, axis=3, keepdims=True)
     values = jnp.take_along_axis(windows, first, axis=3)[:, :, :, 0]
     return Pooled(values, output.mean((1, 2)), output.var((1, 2)))
-
-
-def reference_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, window_strides=(1, 1), padding=((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
 
 
 @jax.jit
@@ -109,13 +105,121 @@ def test_second_derivatives_forward_over_reverse_and_reverse_over_reverse(featur
     assert_close(jax.jit(of(conv3x3_max_pool))(), jax.jit(of(reference))())
 
 
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("shape", [(6, 6, 8, 6), (3, 4, 2, 6), (1, 2, 2, 3)])
+def test_a_convolution_without_pooling_to_the_second_derivative(shape: tuple[int, ...]) -> None:
+    primals = x, kernel = normal(*shape), normal(3, 3, shape[-1], len(SCALE))
+    tangents = normal(*x.shape, seed=1), normal(*kernel.shape, seed=1)
+
+    def of(function: Callable[..., jax.Array]) -> Callable[[], Any]:
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.sin(function(x, kernel)))
+
+        return lambda: (function(x, kernel), jax.jvp(jax.grad(loss, (0, 1)), primals, tangents))
+
+    expected = jax.jit(of(lambda x, kernel: convolution(x, kernel, stride=1, padding=1)))()
+    assert_close(jax.jit(of(conv3x3))(), expected)
+
+
+def test_a_convolution_of_odd_height_is_right_where_tiles_of_two_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "_WINOGRAD_CHANNELS", 1)
+    monkeypatch.setattr(forms, "_WINOGRAD_TILES", 1)
+    x, kernel = normal(2, 5, 6, 3), normal(3, 3, 3, 4)
+    assert_close(jax.jit(conv3x3)(x, kernel), convolution(x, kernel, stride=1, padding=1))
+
+
+# Whole blocks.
+
+
+def block_variables(features_in: int, features: int) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    norm = {"scale": rng.uniform(0.5, 2, features) * rng.choice([-1, 1], features), "bias": rng.normal(size=features)}
+    statistics = {"mean": rng.normal(size=features), "var": rng.uniform(0.5, 2, features)}
+    kernel, bias = normal(3, 3, features_in, features), normal(features)
+    return {"params": {"kernel": kernel, "bias": bias, "norm": norm}, "batch_stats": {"norm": statistics}}
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("mask", [None, np.array([1.0, 0, 1, 1])], ids=["whole", "padded"])
+def test_a_fused_block_is_the_plain_one(train: bool, mask: np.ndarray | None) -> None:
+    """Values, statistics, gradients and second derivatives, of pictures and parameters."""
+    features_in, features = 6, len(SCALE)
+    x, variables = normal(4, 6, 8, features_in) * 2 + 1, block_variables(features_in, features)
+    primals = x, variables["params"]
+    tangents = jax.tree.map(lambda leaf: normal(*leaf.shape, seed=3), primals)
+    weight = np.ones(4) if mask is None else mask
+
+    def of(fused: bool) -> Any:
+        def loss(x: jax.Array, params: Any) -> Any:
+            block = ConvBlock(features_in, features, fused=fused)
+            given = {"params": params, "batch_stats": variables["batch_stats"]}
+            y, new = block.apply(given, x, train=train, mask=mask, mutable=["batch_stats"])
+            return jnp.sum(jnp.sin(y) * weight[:, None, None, None]), (y[weight > 0], new)
+
+        gradient = jax.grad(loss, (0, 1), has_aux=True)
+        return jax.jit(lambda: jax.jvp(gradient, primals, tangents, has_aux=True))()
+
+    (gradients, second, (values, new)), (plain_gradients, plain_second, (plain_values, plain_new)) = of(True), of(False)
+    assert_close((values, new), (plain_values, plain_new), 1e-11)
+    biases = [tree[1].pop("bias") for tree in (gradients, second, plain_gradients, plain_second)]
+    assert_close((gradients, second), (plain_gradients, plain_second), 1e-10)
+    if train:  # by the batch it has none: exactly here, to rounding there
+        assert not np.any(biases[:2])
+        assert np.max(np.abs(biases[2:])) < 1e-12 * max(map(np.max, map(np.abs, jax.tree.leaves(plain_second))))
+    else:
+        assert_close(biases[:2], biases[2:], 1e-10)
+
+
+def test_a_fused_block_in_bfloat16_keeps_float32_statistics() -> None:
+    with jax.enable_x64(False):
+        variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), block_variables(3, 4))
+        x = jnp.asarray(normal(8, 8, 8, 3), jnp.float32)
+
+        def run(**settings: Any) -> Any:
+            block = ConvBlock(3, 4, **settings)
+            return jax.jit(lambda: block.apply(variables, x, train=True, mutable=["batch_stats"]))()
+
+        y, new = run(dtype=jnp.bfloat16)
+        plain_y, plain_new = run(fused=False)
+        assert y.dtype == jnp.bfloat16
+        assert {leaf.dtype for leaf in jax.tree.leaves(new)} == {jnp.dtype(jnp.float32)}
+        assert_close((y.astype(jnp.float32), new), (plain_y, plain_new), 2e-2)
+
+
+def test_a_large_offset_loses_no_digits_in_float32() -> None:
+    """The fast variance, mean of squares less square of the mean, has none left here."""
+    variables = block_variables(3, 4)
+    kernel = np.zeros((3, 3, 3, 4))
+    kernel[1, 1] = np.eye(3, 4)
+    variables["params"] |= {"kernel": kernel, "bias": np.full(4, 7.0)}
+    x = (normal(8, 8, 8, 3) + 3000).astype(np.float32)
+    single = jax.tree.map(np.float32, variables)
+    _, new = jax.jit(lambda: ConvBlock(3, 4).apply(single, x, train=True, mutable=["batch_stats"]))()
+    old, norm = single["batch_stats"]["norm"], new["batch_stats"]["norm"]
+    exact = x.astype(np.float64)
+    assert_close(norm["mean"][:3] - 0.9 * old["mean"][:3], 0.1 * (exact.mean((0, 1, 2)) + 7), 1e-6)
+    assert_close(norm["var"][:3] - 0.9 * old["var"][:3], 0.1 * exact.var((0, 1, 2), ddof=1), 1e-4)
+
+
+def test_a_padded_picture_that_is_not_finite_enters_no_statistic() -> None:
+    variables = block_variables(3, 4)
+    x, mask = normal(3, 4, 4, 3), np.array([1.0, 1, 0])
+    x[2] = np.nan
+    for fused in (True, False):
+        block = ConvBlock(3, 4, fused=fused)
+        y, new = block.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
+        alone, new_alone = block.apply(variables, x[:2], train=True, mutable=["batch_stats"])
+        assert_close((y[:2], new), (alone, new_alone), 1e-11)
+
+
+# Pooling and BatchNorm's scale.
+
+
 def test_the_sign_of_the_scale_has_no_gradient() -> None:
     x, kernel = normal(2, 4, 4, 3), normal(3, 3, 3, 5)
     gradient = jax.grad(lambda scale: jnp.sum(conv3x3_max_pool(x, kernel, scale).values))(SCALE)
     np.testing.assert_array_equal(gradient, np.zeros(5))
-
-
-# Pooling.
 
 
 def test_max_pool_is_flaxs() -> None:
@@ -175,8 +279,8 @@ def test_both_forms_of_the_kernel_gradient_are_equal(batch: int) -> None:
         for i in range(3)
         for j in range(3)
     )
-    assert_close(jax.jit(convolution._kernel_gradient_products)(x, g), expected)
-    assert_close(jax.jit(convolution._kernel_gradient)(x, g), expected)
+    assert_close(jax.jit(forms.kernel_gradient_products)(x, g), expected)
+    assert_close(jax.jit(forms.kernel_gradient)(x, g), expected)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -197,14 +301,14 @@ def test_other_platforms_take_the_batch_as_a_whole(platform: str) -> None:
 
 def test_the_kernel_gradient_in_bfloat16_is_no_worse_than_the_backends_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A running sum kept in bfloat16 rounds once for every few pictures."""
-    monkeypatch.setattr(convolution, "_GROUP_BYTES", 2 * 4 * 4 * 5 * 2)
+    monkeypatch.setattr(forms, "_GROUP_BYTES", 2 * 4 * 4 * 5 * 2)
     x, g = (jnp.asarray(normal(64, 4, 4, n), jnp.bfloat16) for n in (4, 5))
     kernel, moments = jnp.zeros((3, 3, 4, 5), jnp.bfloat16), jnp.zeros((64, 5), jnp.float32)
     pooled_g = Pooled(g[:, ::2, ::2], moments, moments)
     spread = jnp.zeros_like(g).at[:, ::2, ::2].set(g[:, ::2, ::2])  # all values are 0, and the first of a window wins
-    exact = convolution._kernel_gradient(x.astype(jnp.float64), spread.astype(jnp.float64))
+    exact = forms.kernel_gradient(x.astype(jnp.float64), spread.astype(jnp.float64))
     (ours,) = jax.jit(lambda k: jax.vjp(lambda k: conv3x3_max_pool(x, k, jnp.ones(5)), k)[1](pooled_g))(kernel)
-    backends_own = jax.jit(convolution._kernel_gradient)(x, spread)
+    backends_own = jax.jit(forms.kernel_gradient)(x, spread)
 
     def error(gradient: jax.Array) -> float:
         assert gradient.dtype == jnp.bfloat16
@@ -222,15 +326,16 @@ def test_the_kernel_gradient_in_bfloat16_is_no_worse_than_the_backends_own(monke
         ((64, 32, 32, 128), 256, jnp.bfloat16, False),  # it would lose digits
         ((64, 64, 64, 64), 128, jnp.float32, False),
         ((4, 8, 8, 512), 512, jnp.float32, False),
+        ((64, 7, 8, 512), 512, jnp.float32, False),  # tiles are of two by two
     ],
 )
 def test_winograd_where_it_pays_and_loses_nothing(
     shape: tuple[int, ...], features: int, dtype: Any, winograd: bool
 ) -> None:
     x = jax.ShapeDtypeStruct(shape, dtype)
-    form = convolution._cpu_form(x, jax.ShapeDtypeStruct((3, 3, shape[-1], features), dtype))
-    assert (form.convolve is convolution.winograd3x3) == winograd
-    assert (form.kernel_gradient is convolution._kernel_gradient_winograd) == winograd
+    form = forms.cpu_form(x, jax.ShapeDtypeStruct((3, 3, shape[-1], features), dtype))
+    assert (form.convolve is forms.winograd3x3) == winograd
+    assert (form.kernel_gradient is forms.kernel_gradient_winograd) == winograd
 
 
 def test_moments_in_one_pass_lose_no_digits() -> None:
@@ -239,7 +344,7 @@ def test_moments_in_one_pass_lose_no_digits() -> None:
     output[1] = 3000
     output[1, 32, 32] += 100  # one value far from all others, wherever it may be
     output[2] = -7
-    mean, var = convolution._moments_in_one_pass(output)
+    mean, var = moments_in_one_pass(output)
     assert {mean.dtype, var.dtype} == {jnp.dtype(jnp.float32)}
     exact = output.astype(np.float64)
     assert_close(mean, exact.mean((1, 2)), 1e-6)
@@ -253,9 +358,9 @@ def test_moments_in_one_pass_lose_no_digits() -> None:
 @pytest.mark.parametrize("size", [2, 32, 128, 512])
 def test_groups_are_equal_and_the_largest_that_fit(batch: int, size: int) -> None:
     x, kernel = jnp.zeros((batch, size, size, 1)), jnp.zeros((3, 3, 1, 16))
-    pictures, rest = divmod(batch, convolution._groups_on_cpu(x, kernel))
+    pictures, rest = divmod(batch, forms.groups_on_cpu(x, kernel))
     assert rest == 0
-    fits = [n for n in range(1, batch + 1) if batch % n == 0 and n * size**2 * 16 * 8 <= convolution._GROUP_BYTES]
+    fits = [n for n in range(1, batch + 1) if batch % n == 0 and n * size**2 * 16 * 8 <= forms._GROUP_BYTES]
     assert pictures == max(fits, default=1)
 
 
@@ -264,7 +369,7 @@ def test_the_first_blocks_output_is_never_there_as_a_whole(what: str, monkeypatc
     """Neither in evaluation nor, from 3 channels, for the gradient: the arrays between take less memory."""
     shape, features = (16, 64, 64, 3), 32
     output_bytes = 4 * math.prod(shape[:3]) * features
-    monkeypatch.setattr(convolution, "_GROUP_BYTES", output_bytes // 16)
+    monkeypatch.setattr(forms, "_GROUP_BYTES", output_bytes // 16)
 
     def loss(kernel: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.sum(conv3x3_max_pool(x, kernel, jnp.ones(features)).values)

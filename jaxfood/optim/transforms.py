@@ -1,7 +1,8 @@
-"""Directions of `torch.optim` that Optax has in another form: what is subtracted, before the learning rate.
+"""Gradient transformations of `torch.optim` that Optax lacks or gives another meaning; the learning rate comes after.
 
-The decays are corrected for their start by 1 - beta^t as -expm1(t log beta): in float32 the plain difference is off by
-1e-5 at the first steps, where PyTorch computes it in float64.
+Optax's Adam means the same; ours stands here for float32 alone. There Optax has 1 - 0.999^t wrong by 1.3e-5, which
+leads up to 1.5e-5 away from PyTorch's first updates (PyTorch computes that number in float64); as -expm1(t log beta),
+with the logarithm of Python's own beta, 4e-7 (NOTES.md, "Optax's Adam in float32").
 """
 
 import math
@@ -34,8 +35,8 @@ def scale_by_adagrad(initial_accumulator_value: float, eps: float, lr_decay: flo
     def update(updates: Tree, state: AdagradState, params: optax.Params | None = None) -> tuple[Tree, AdagradState]:
         sums = jax.tree.map(lambda s, g: s + jnp.square(g), state.sum_of_squares, updates)
         rate = 1 / (1 + state.steps * lr_decay)
-        directions = jax.tree.map(lambda g, s: (rate * g / (jnp.sqrt(s) + eps)).astype(g.dtype), updates, sums)
-        return directions, AdagradState(optax.safe_increment(state.steps), sums)
+        scaled = jax.tree.map(lambda g, s: (rate * g / (jnp.sqrt(s) + eps)).astype(g.dtype), updates, sums)
+        return scaled, AdagradState(optax.safe_increment(state.steps), sums)
 
     return optax.GradientTransformation(init, update)
 
@@ -55,12 +56,8 @@ def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTrans
     """
 
     def update(updates: Tree, state: AdamState, params: optax.Params | None = None) -> tuple[Tree, AdamState]:
-        state = _next_moments(updates, state, beta1, beta2)
-        correction1, correction2 = _one_minus_power(beta1, state.steps), _one_minus_power(beta2, state.steps)
-        directions = jax.tree.map(
-            lambda m, v: ((m / correction1) / (jnp.sqrt(v / correction2) + eps)).astype(m.dtype), state.mu, state.nu
-        )
-        return directions, state
+        adam = _next_moments(updates, state, beta1, beta2)
+        return _corrected_quotient(adam, adam.nu, beta1, beta2, eps), adam
 
     return optax.GradientTransformation(_no_moments, update)
 
@@ -84,11 +81,7 @@ def scale_by_amsgrad(beta1: float, beta2: float, eps: float) -> optax.GradientTr
     def update(updates: Tree, state: AmsgradState, params: optax.Params | None = None) -> tuple[Tree, AmsgradState]:
         adam = _next_moments(updates, state.adam, beta1, beta2)
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, adam.nu)
-        correction1, correction2 = _one_minus_power(beta1, adam.steps), _one_minus_power(beta2, adam.steps)
-        directions = jax.tree.map(
-            lambda m, v: ((m / correction1) / (jnp.sqrt(v / correction2) + eps)).astype(m.dtype), adam.mu, nu_max
-        )
-        return directions, AmsgradState(adam, nu_max)
+        return _corrected_quotient(adam, nu_max, beta1, beta2, eps), AmsgradState(adam, nu_max)
 
     return optax.GradientTransformation(init, update)
 
@@ -118,11 +111,11 @@ def scale_by_nadam(beta1: float, beta2: float, eps: float, momentum_decay: float
         product = state.momentum_product * momentum
         now, ahead = (1 - momentum) / (1 - product), next_momentum / (1 - product * next_momentum)
         correction2 = _one_minus_power(beta2, adam.steps)
-        directions = jax.tree.map(
+        scaled = jax.tree.map(
             lambda g, m, v: ((now * g + ahead * m) / (jnp.sqrt(v / correction2) + eps)).astype(g.dtype),
             *(updates, adam.mu, adam.nu),
         )
-        return directions, NadamState(adam, product)
+        return scaled, NadamState(adam, product)
 
     return optax.GradientTransformation(init, update)
 
@@ -135,6 +128,14 @@ def _next_moments(updates: Tree, state: AdamState, beta1: float, beta2: float) -
     mu = optax.tree.update_moment(updates, state.mu, beta1, 1)
     nu = optax.tree.update_moment(updates, state.nu, beta2, 2)
     return AdamState(optax.safe_increment(state.steps), mu, nu)
+
+
+def _corrected_quotient(adam: AdamState, nu: Tree, beta1: float, beta2: float, eps: float) -> Tree:
+    """Adam's mean gradient by the root of a mean square, both corrected for their start, plus eps."""
+    correction1, correction2 = _one_minus_power(beta1, adam.steps), _one_minus_power(beta2, adam.steps)
+    return jax.tree.map(
+        lambda m, v: ((m / correction1) / (jnp.sqrt(v / correction2) + eps)).astype(m.dtype), adam.mu, nu
+    )
 
 
 def _one_minus_power(decay: float, steps: jax.Array) -> jax.Array:

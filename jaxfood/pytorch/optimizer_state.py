@@ -20,44 +20,31 @@ from jaxfood.config.schema import Config
 from jaxfood.config.settings import kind_of
 from jaxfood.errors import UserError
 from jaxfood.optim.optimizers import make_optimizer
-from jaxfood.pytorch.mapping import (
-    Entry,
-    flat_arrays,
-    floating,
-    make_table,
-    parameters,
-    parameters_of,
-    plain_name,
-    to_tensors,
-    to_tree,
-)
-
-PARAMETERS = [entry.torch.name for entry in parameters(make_table())]
-MATRICES = [entry.torch.name for entry in parameters(make_table()) if len(entry.torch.shape) > 1]
-REST = [name for name in PARAMETERS if name not in MATRICES]  # biases and BatchNorm's parameters
+from jaxfood.pytorch.layouts import floating, to_tensors, to_tree
+from jaxfood.pytorch.names import Table, plain_name
 
 
-class Twin(NamedTuple):
+class TorchForm(NamedTuple):
     """PyTorch's form of an optimizer of ours."""
 
-    cls: str
-    kept: Mapping[str, str]  # PyTorch's name of a field of our states
+    cls: str  # of torch.optim
+    kept: Mapping[str, str]  # each field of our state that PyTorch keeps too, and its name there
     options: Mapping[str, bool] = {}  # beside the settings that both have
 
 
 _SGD = {"trace": "momentum_buffer"}
 _ADAM = {"steps": "step", "mu": "exp_avg", "nu": "exp_avg_sq"}
-_TWINS = {
-    "sgd": Twin("SGD", {}),
-    "momentum": Twin("SGD", _SGD),
-    "nesterov": Twin("SGD", _SGD, {"nesterov": True}),
-    "adagrad": Twin("Adagrad", {"steps": "step", "sum_of_squares": "sum"}),
-    "rmsprop": Twin("RMSprop", {"nu": "square_avg", "mu": "grad_avg", "trace": "momentum_buffer"}),
-    "adadelta": Twin("Adadelta", {"e_g": "square_avg", "e_x": "acc_delta"}),
-    "adam": Twin("Adam", _ADAM),
-    "amsgrad": Twin("Adam", _ADAM | {"nu_max": "max_exp_avg_sq"}, {"amsgrad": True}),
-    "nadam": Twin("NAdam", _ADAM | {"momentum_product": "mu_product"}),
-    "adamw": Twin("AdamW", _ADAM),
+_TORCH_FORMS = {
+    "sgd": TorchForm("SGD", {}),
+    "momentum": TorchForm("SGD", _SGD),
+    "nesterov": TorchForm("SGD", _SGD, {"nesterov": True}),
+    "adagrad": TorchForm("Adagrad", {"steps": "step", "sum_of_squares": "sum"}),
+    "rmsprop": TorchForm("RMSprop", {"nu": "square_avg", "mu": "grad_avg", "trace": "momentum_buffer"}),
+    "adadelta": TorchForm("Adadelta", {"e_g": "square_avg", "e_x": "acc_delta"}),
+    "adam": TorchForm("Adam", _ADAM),
+    "amsgrad": TorchForm("Adam", _ADAM | {"nu_max": "max_exp_avg_sq"}, {"amsgrad": True}),
+    "nadam": TorchForm("NAdam", _ADAM | {"momentum_product": "mu_product"}),
+    "adamw": TorchForm("AdamW", _ADAM),
 }
 _OURS_ALONE = ("name", "decay_biases_and_norms", "clip_value", "clip_norm")
 
@@ -70,13 +57,15 @@ class TorchOptimizer:
         names: the optimizer's name; two where the state dict may be of either, the likelier one first.
         settings: its values for the configuration's `optimizer` section, but for the name.
         kept: what PyTorch keeps for each parameter that was ever stepped, by the parameter's name.
+        table: of the network whose parameters they are.
     """
 
     names: tuple[str, ...]
     settings: dict[str, Any]
     kept: dict[str, dict[str, Any]]
+    table: Table
 
-    def opt_state(self, config: Config, variables: Mapping[str, Any]) -> optax.OptState:
+    def opt_state(self, config: Config, params: optax.Params) -> optax.OptState:
         """The state of a configuration's optimizer that goes on where PyTorch's stood.
 
         Parameters that were never stepped have what they begin with, and so has the schedule.
@@ -84,29 +73,28 @@ class TorchOptimizer:
         Raises:
             UserError: what PyTorch kept does not fit the model or the settings.
         """
-        table = parameters_of(variables)
-        begun = make_optimizer(config, total_steps=1).init(variables["params"])
+        begun = make_optimizer(config, total_steps=1).init(params)
         fields = {}
-        for field, key in twin(config.optimizer).kept.items():
+        for field, key in torch_form(config.optimizer).kept.items():
             fresh = optax.tree.get(begun, field)
             if isinstance(fresh, jax.Array):
                 fields[field] = self._number(key, fresh)
             elif fresh is not None:  # RMSprop's settings say which it has
-                fields[field] = self._moments(key, fresh, table)
+                fields[field] = self._moments(key, fresh)
         return optax.tree.set(begun, **fields)
 
     def _number(self, key: str, fresh: jax.Array) -> jax.Array:
         """One number for all parameters, where PyTorch has one for each."""
-        numbers = {name: float(self._kept(name, key, fresh)) for name in PARAMETERS}
+        numbers = {name: float(self._kept(name, key, fresh)) for name in self.table.parameter_names}
         low, high = (choose(numbers, key=numbers.__getitem__) for choose in (min, max))
         if numbers[low] != numbers[high]:
             raise refused(f"has {key} {numbers[low]:g} for {low} and {numbers[high]:g} for {high}, not one for all")
         return jnp.asarray(numbers[low], fresh.dtype)
 
-    def _moments(self, key: str, fresh: Any, table: Sequence[Entry]) -> Any:
+    def _moments(self, key: str, fresh: Any) -> Any:
         """An array for each parameter, nested as they are."""
-        tensors = to_tensors(table, flat_arrays({"params": fresh}))
-        for name, shape in (entry.torch for entry in table):
+        tensors = to_tensors(self.table.parameters, {"params": fresh})
+        for name, shape in (entry.torch for entry in self.table.parameters):
             tensor = floating(f"{key} of {name}", self._kept(name, key, tensors[name]))
             if tensor.shape != shape:
                 raise refused(
@@ -114,7 +102,7 @@ class TorchOptimizer:
                     "were not in the order of model.parameters()"
                 )
             tensors[name] = tensor.astype(tensors[name].dtype)
-        return to_tree(table, tensors)["params"]
+        return to_tree(self.table.parameters, tensors)["params"]
 
     def _kept(self, name: str, key: str, fresh: Any) -> Any:
         own = self.kept.get(name)
@@ -123,17 +111,17 @@ class TorchOptimizer:
         return fresh if own is None else own[key]
 
 
-def twin(optimizer: OptimizerConfig) -> Twin:
+def torch_form(optimizer: OptimizerConfig) -> TorchForm:
     """PyTorch's form of an optimizer.
 
     Raises:
         UserError: it is one of the notes' own.
     """
-    if optimizer.name not in _TWINS:
+    if optimizer.name not in _TORCH_FORMS:
         raise UserError(
             f"{optimizer.name} has no like in torch.optim: take the weights alone, without --with_optimizer"
         )
-    return _TWINS[optimizer.name]
+    return _TORCH_FORMS[optimizer.name]
 
 
 def common_settings(optimizer: type[OptimizerConfig]) -> list[dataclasses.Field]:
@@ -146,14 +134,14 @@ def refused(what: str) -> UserError:
     return UserError(f"its optimizer {what}: take the weights alone with --weights_only")
 
 
-def from_optimizer_state_dict(state_dict: Mapping[str, Any]) -> TorchOptimizer:
-    """What `optimizer.state_dict()` says; its tensors may be NumPy arrays too.
+def from_optimizer_state_dict(state_dict: Mapping[str, Any], table: Table) -> TorchOptimizer:
+    """What `optimizer.state_dict()` says of a network's optimizer; its tensors may be NumPy arrays too.
 
     Raises:
         UserError: it is none of our optimizers, has settings that we lack, or cannot be laid on the model's parameters.
     """
     groups, state = state_dict["param_groups"], state_dict["state"]
-    members = _members(groups)
+    members = _members(groups, table)
     kinds = {_names(group) for group in groups}
     if len(kinds) > 1:
         raise refused(f"has groups of different kinds, {' and '.join(sorted(names[0] for names in kinds))}")
@@ -169,21 +157,22 @@ def from_optimizer_state_dict(state_dict: Mapping[str, Any]) -> TorchOptimizer:
         own = {key: value for key, value in state.get(number, {}).items() if value is not None}
         if own:
             kept[name] = own
-    return TorchOptimizer(names, settings[0] | _decay(decays), kept)
+    return TorchOptimizer(names, settings[0] | _decay(decays, table), kept, table)
 
 
-def _members(groups: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _members(groups: Sequence[Mapping[str, Any]], table: Table) -> list[list[str]]:
     """The names of each group's parameters."""
     sizes = [len(group["params"]) for group in groups]
+    every, (matrices, rest) = table.parameter_names, table.decay_groups
     if all("param_names" in group for group in groups):
         members = [[plain_name(name) for name in group["param_names"]] for group in groups]
     else:
-        of_size = {len(part): part for part in (PARAMETERS, MATRICES, REST)}
+        of_size = {len(part): part for part in (every, matrices, rest)}
         members = [of_size.get(size, []) for size in sizes]
-    if sorted(chain.from_iterable(members)) != sorted(PARAMETERS):
+    if sorted(chain.from_iterable(members)) != sorted(every):
         raise refused(
-            f"has groups of {', '.join(map(str, sizes))} parameters, not all {len(PARAMETERS)} of the notes' "
-            f"Classifier, nor its {len(MATRICES)} weight matrices and the {len(REST)} others, nor told by param_names"
+            f"has groups of {', '.join(map(str, sizes))} parameters, not all {len(every)} of {table.network}, "
+            f"nor its {len(matrices)} weight matrices and the {len(rest)} others, nor told by param_names"
         )
     return members
 
@@ -213,7 +202,7 @@ def _names(group: Mapping[str, Any]) -> tuple[str, ...]:
         case {"amsgrad": _}:  # older versions of PyTorch
             names = ("adam", "adamw")
         case _:
-            known = ", ".join(dict.fromkeys(twin.cls for twin in _TWINS.values()))
+            known = ", ".join(dict.fromkeys(form.cls for form in _TORCH_FORMS.values()))
             raise refused(f"is none of {known}: it has {', '.join(key for key in group if key != 'params')}")
     for key in ("maximize", "dampening", *(("decoupled_weight_decay",) if names != ("adamw",) else ())):
         if group.get(key):
@@ -233,9 +222,9 @@ def _settings(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
     return {field.name: kind_of(field)(values[field.name]) for field in fields}
 
 
-def _decay(decays: Mapping[str, float]) -> dict[str, Any]:
+def _decay(decays: Mapping[str, float], table: Table) -> dict[str, Any]:
     """The settings for these weight decays by the parameters' names."""
-    matrices, rest = {decays[name] for name in MATRICES}, {decays[name] for name in REST}
+    matrices, rest = ({decays[name] for name in part} for part in table.decay_groups)
     if len(matrices) > 1 or rest not in (matrices, {0.0}):
         raise refused("decays weights differently by more than whether they are biases or BatchNorm's")
-    return {"weight_decay": decays[MATRICES[0]], "decay_biases_and_norms": rest == matrices}
+    return {"weight_decay": next(iter(matrices)), "decay_biases_and_norms": rest == matrices}

@@ -1,0 +1,121 @@
+"""How a platform goes about a 3x3 convolution with stride 1 and padding 1, and its gradients.
+
+XLA's own convolutions serve accelerators. On a CPU the batch is cut into groups of pictures whose output stays in the
+cache, the kernel's gradient is nine matrix products, and wide layers go by Winograd's algorithm. Arrays are
+`[B, H, W, C]`, kernels `[3, 3, in, out]`.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxfood.model.fused.winograd import winograd3x3
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_GROUP_BYTES = 2**23  # of the convolution's output that a CPU works on at a time: they must stay in the cache
+_WINOGRAD_CHANNELS = 128  # in and out, and
+_WINOGRAD_TILES = 1024  # of a batch: from there on a CPU saves more by fewer products than the additions cost
+
+
+class Form(NamedTuple):
+    """A platform's way."""
+
+    groups: int  # of pictures, one after another
+    convolve: Callable[[jax.Array, jax.Array], jax.Array]  # of x and kernel
+    kernel_gradient: Callable[[jax.Array, jax.Array], jax.Array]  # of x and the output's gradient
+    in_one_pass: bool  # memory is slow against arithmetic: read the output once for its moments
+
+
+def on_each_platform(function: Callable[..., Any], x: jax.Array, kernel: jax.Array, *arguments: Any) -> Any:
+    """`function(x, kernel, *arguments, form=...)` in the form of the platform that the program is compiled for."""
+    on_cpu, elsewhere = partial(function, form=cpu_form(x, kernel)), partial(function, form=WHOLE)
+    return lax.platform_dependent(x, kernel, *arguments, cpu=on_cpu, default=elsewhere)
+
+
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The backend's own convolution."""
+    if min(x.shape[1:3]) < 3:
+        # XLA's CPU backend takes a picture smaller than the kernel for the kernel, and is far slower; padded, and the
+        # padding kept apart, it is as large. Matters for the last block at 32 px.
+        x = lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_DIMENSIONS)
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_DIMENSIONS)
+
+
+def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
+    """The kernel's gradient as the backend's own convolution."""
+    return _kernel_gradient_of(convolve, x, g)
+
+
+def kernel_gradient_products(x: jax.Array, g: jax.Array) -> jax.Array:
+    """The same as nine products of the shifted input with `g`: XLA's CPU backend is slow at that convolution."""
+    height, width, features_in = x.shape[1:]
+    g = g.reshape(-1, g.shape[-1])
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    products = [jnp.matmul(s.reshape(-1, features_in).T, g, preferred_element_type=dtype) for s in shifted]
+    return jnp.stack(products).reshape(3, 3, features_in, -1)
+
+
+def kernel_gradient_winograd(x: jax.Array, g: jax.Array) -> jax.Array:
+    """The same as the gradient of Winograd's products."""
+    return _kernel_gradient_of(winograd3x3, x, g)
+
+
+def input_kernel(kernel: jax.Array) -> jax.Array:
+    """The kernel whose convolution with the output's gradient is the input's gradient."""
+    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+
+
+def add_gradients(
+    kernel: jax.Array, total: jax.Array, x: jax.Array, g: jax.Array, *, form: Form
+) -> tuple[jax.Array, jax.Array]:
+    """A group's gradients: the sum of the kernel's with that of the groups before, and the input's."""
+    return total + form.kernel_gradient(x, g), form.convolve(g, input_kernel(kernel))
+
+
+def zero_kernel_gradient(kernel: jax.Array) -> jax.Array:
+    """Where the sum over groups begins: at least float32, so that it does not round once for every group."""
+    return jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32))
+
+
+def scan_groups(
+    step: Callable[..., tuple[Any, Any]], carry: Any, arrays: tuple[Any, ...], groups: int
+) -> tuple[Any, Any]:
+    """`lax.scan` of `step(carry, *arrays)` over groups of pictures, its results joined to one batch again."""
+    if groups == 1:
+        return step(carry, *arrays)
+    split = jax.tree.map(lambda a: a.reshape(groups, -1, *a.shape[1:]), arrays)
+    carry, results = lax.scan(lambda carry, arrays: step(carry, *arrays), carry, split)
+    return carry, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
+
+
+WHOLE = Form(1, convolve, kernel_gradient, in_one_pass=True)
+
+
+def cpu_form(x: jax.Array, kernel: jax.Array) -> Form:
+    """The way of a CPU for these shapes."""
+    groups = groups_on_cpu(x, kernel)
+    is_even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
+    is_wide = min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS and math.prod(x.shape[:3]) >= 4 * _WINOGRAD_TILES
+    if is_even and is_wide and x.dtype.itemsize >= 4:
+        return Form(groups, winograd3x3, kernel_gradient_winograd, in_one_pass=False)
+    return Form(groups, convolve, kernel_gradient_products, in_one_pass=False)
+
+
+def groups_on_cpu(x: jax.Array, kernel: jax.Array) -> int:
+    """Into how many equal groups of pictures to cut a batch, so that one's output stays in the cache."""
+    batch, height, width, _ = x.shape
+    most = max(1, _GROUP_BYTES // (height * width * kernel.shape[-1] * x.dtype.itemsize))
+    return next((n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= most), 1)
+
+
+def _kernel_gradient_of(convolution: Callable[..., jax.Array], x: jax.Array, g: jax.Array) -> jax.Array:
+    kernel = jnp.zeros((3, 3, x.shape[-1], g.shape[-1]), x.dtype)
+    return jax.vjp(partial(convolution, x), kernel)[1](g)[0]

@@ -1,0 +1,31 @@
+"""The network of a configuration: made, initialised, and applied to pictures."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxfood.config.schema import Config, ModelConfig
+from jaxfood.model.classifier import FoodClassifier
+
+
+def make_model(config: ModelConfig) -> FoodClassifier:
+    """The classifier of a configuration."""
+    return FoodClassifier(config.num_classes, dtype=jnp.bfloat16 if config.dtype == "bfloat16" else None)
+
+
+def init_variables(config: Config) -> dict[str, Any]:
+    """Fresh `{"params": ..., "batch_stats": ...}`, from `train.seed` alone."""
+    images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
+    return jax.jit(make_model(config.model).init)(jax.random.key(config.train.seed), images)
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 images in [0, 1], as torchvision's `ToTensor`; floating-point images as they are."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def predict_logits(model: FoodClassifier, variables: Any, images: jax.Array) -> jax.Array:
+    """Logits `[B, num_classes]` by the running statistics."""
+    logits: Any = model.apply(variables, to_float(images), train=False)
+    return logits

@@ -1,0 +1,57 @@
+"""How far a run has come, beside its arrays: the best epoch, patience, and how large an epoch is."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jaxfood.config.schema import TrainConfig
+
+NOT_EVALUATED = -1.0  # the accuracy of a checkpoint from inside an epoch: below any real one
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a checkpoint keeps beside the state.
+
+    Attributes:
+        num_train: training pictures.
+        steps_per_epoch: updates in an epoch, the smaller last batch included.
+        best_accuracy: highest validation accuracy so far.
+        best_epoch: the epoch that reached it first, from 1 on.
+        stale: epochs since then.
+        record: the last epoch's metrics, should metrics.jsonl lack them.
+    """
+
+    num_train: int
+    steps_per_epoch: int
+    best_accuracy: float = NOT_EVALUATED
+    best_epoch: int = 0
+    stale: int = 0
+    record: dict[str, Any] | None = None
+
+    def after_epoch(self, epoch: int, accuracy: float) -> "Progress":
+        """Best is strictly better, so the first of equals; the first epoch is always a best."""
+        if accuracy > self.best_accuracy:
+            return dataclasses.replace(self, best_accuracy=accuracy, best_epoch=epoch, stale=0)
+        return dataclasses.replace(self, stale=self.stale + 1)
+
+    def is_over(self, train: TrainConfig, step: int) -> bool:
+        """Whether a run that stands at a step has nothing left to do: all epochs done, or stopped early."""
+        epochs, inside = divmod(step, self.steps_per_epoch)
+        return not inside and (epochs >= train.epochs or self.is_stale(train))
+
+    def is_stale(self, train: TrainConfig) -> bool:
+        """The notes' early stopping: more epochs than `train.patience` in a row brought no new best."""
+        return self.stale > train.patience
+
+    def summary(self, train: TrainConfig, workdir: Path, step: int) -> dict[str, Any]:
+        """What `train_and_evaluate` returns of a run that stands at a step."""
+        return {
+            "workdir": str(workdir),
+            "epochs": step // self.steps_per_epoch,
+            "step": step,
+            "best_epoch": self.best_epoch,
+            "best_accuracy": self.best_accuracy,
+            "stopped_early": self.is_stale(train),
+            "seconds": {},
+        }

@@ -1,0 +1,81 @@
+"""Metrics as sums over pictures, which add up over batches, parts and devices; their means; a line of metrics.jsonl."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxfood.optim.losses import Loss
+
+Batch = Mapping[str, jax.Array]
+Sums = dict[str, jax.Array]
+
+
+def batch_sums(loss: Loss, logits: jax.Array, batch: Batch) -> Sums:
+    """Sums over the batch's pictures, padding left out: of losses and their weights, of right answers, of pictures."""
+    mask = jnp.asarray(batch.get("mask", jnp.ones(len(logits))), logits.dtype)
+    right = jnp.argmax(logits, axis=-1) == batch["label"]
+    losses, weights = loss(logits, batch["label"])
+
+    def total(values: jax.Array) -> jax.Array:  # selected: times 0 the NaN of a padded row would stay
+        return jnp.sum(jnp.where(mask > 0, values * mask, 0))
+
+    return {"loss": total(losses), "weight": total(weights), "correct": total(right), "count": jnp.sum(mask)}
+
+
+def means(sums: Mapping[str, Any]) -> dict[str, Any]:
+    """Loss and accuracy of a picture, and the gradient norm of an update where there was one; JAX's or NumPy's."""
+    weight = sums["weight"] + (sums["weight"] == 0)
+    result = {"loss": sums["loss"] / weight, "accuracy": sums["correct"] / sums["count"].clip(1)}
+    if "updates" in sums:
+        result["grad_norm"] = sums["grad_norm"] / sums["updates"].clip(1)
+    return result
+
+
+def zero_sums(*, updates: bool) -> Sums:
+    """Sums of nothing yet, for an epoch of updates or for an evaluation."""
+    names = ("loss", "weight", "correct", "count") + (("grad_norm", "updates") if updates else ())
+    return {name: jnp.zeros([]) for name in names}
+
+
+def read_means(sums: Sums) -> dict[str, float]:
+    """Plain numbers, divided on the host in float64 (348 of 750 is 0.464); waits for the device."""
+    host = {name: np.float64(value) for name, value in jax.device_get(sums).items()}
+    return {name: float(value) for name, value in means(host).items()}
+
+
+def epoch_record(
+    epoch: int,
+    step: int,
+    train: Mapping[str, float],
+    valid: Mapping[str, float],
+    *,
+    learning_rate: float,
+    seconds: float,
+    images_per_second: float,
+) -> dict[str, Any]:
+    """An epoch's line of metrics.jsonl.
+
+    Args:
+        epoch: from 1 on.
+        step: updates done by its end.
+        train: means over its updates, as `read_means` gives them.
+        valid: means of the evaluation after it.
+        learning_rate: of its last update.
+        seconds: for updates and evaluation.
+        images_per_second: of the updates.
+    """
+    return {
+        "epoch": epoch,
+        "step": step,
+        "train_loss": train["loss"],
+        "train_accuracy": train["accuracy"],
+        "valid_loss": valid["loss"],
+        "valid_accuracy": valid["accuracy"],
+        "learning_rate": learning_rate,
+        "grad_norm": train["grad_norm"],
+        "seconds": seconds,
+        "images_per_second": images_per_second,
+    }

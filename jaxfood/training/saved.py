@@ -1,0 +1,68 @@
+"""The state of a run on disk: read at a checkpoint, or made of given variables as the run's beginning."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from jaxfood.config.schema import Config
+from jaxfood.model.networks import init_variables
+from jaxfood.optim.losses import make_loss
+from jaxfood.runs.checkpoints import Checkpoints
+from jaxfood.runs.directory import begin, on_one_device, read_config
+from jaxfood.runs.progress import Progress
+from jaxfood.training.metrics import Sums, zero_sums
+from jaxfood.training.state import TrainState
+
+
+def save_state(checkpoints: Checkpoints, state: TrainState, sums: Sums, progress: Progress, **options: Any) -> None:
+    """Begin to save a state with the metric sums of its epoch; options and the rest as `Checkpoints.save`."""
+    train = {"step": state.step, "opt_state": state.opt_state, "sums": sums}
+    checkpoints.save(int(state.step), state.variables, train, progress, **options)
+
+
+def restore_state(checkpoints: Checkpoints, step: int, state: TrainState, sums: Sums) -> tuple[TrainState, Sums]:
+    """The state and metric sums at a step, in the shapes and on the devices of those given."""
+    target = {"step": state.step, "opt_state": state.opt_state, "sums": sums}
+    model, train = checkpoints.restore(step, state.variables, target)
+    restored = state.replace(step=train["step"], opt_state=train["opt_state"], **model)
+    return restored, train["sums"]
+
+
+def begin_from(
+    workdir: Path,
+    config: Config,
+    variables: Mapping[str, Any],
+    opt_state: optax.OptState | None = None,
+    classes: Sequence[str] = (),
+) -> None:
+    """Make a directory the run of given variables: step 0, nothing trained yet, which `--resume` goes on from.
+
+    Args:
+        workdir: free, as `check_free` has it.
+        config: the run's.
+        variables: `{"params": ..., "batch_stats": ...}`.
+        opt_state: the optimizer's, if it goes on from elsewhere too; None begins anew.
+        classes: their names; by default their numbers.
+    """
+    make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit
+    begin(workdir, config, classes or [str(label) for label in range(config.model.num_classes)])
+    with Checkpoints(workdir) as checkpoints:
+        state = TrainState.create(config, variables, total_steps=config.train.epochs)
+        if opt_state is not None:
+            state = state.replace(opt_state=opt_state)
+        save_state(checkpoints, state, zero_sums(updates=True), Progress(num_train=0, steps_per_epoch=0))
+
+
+def load_state(workdir: Path, which: str | int) -> tuple[TrainState, int]:
+    """The whole state at a checkpoint of a run, and the epochs done by then; arguments and errors as `load_run`."""
+    config = read_config(workdir)
+    with Checkpoints(workdir) as checkpoints:
+        step = checkpoints.find(which)
+        steps_per_epoch = max(1, checkpoints.read_progress(step).steps_per_epoch)  # 0 before the first epoch
+        total_steps = config.train.epochs * steps_per_epoch
+        target = jax.eval_shape(lambda: TrainState.create(config, init_variables(config), total_steps))
+        state, _ = restore_state(checkpoints, step, *on_one_device((target, zero_sums(updates=True))))
+    return state, step // steps_per_epoch
