@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxfood.config.schema import Config, DeviceConfig
-from jaxfood.data.batches import ResidentPictures, steps_per_epoch
-from jaxfood.data.cache import UnreadablePictures, load_pictures
+from jaxfood.data.batches import ResidentBatches, steps_per_epoch
+from jaxfood.data.cache import UnreadableError, load_pictures
 from jaxfood.data.index import PictureIndex
 from jaxfood.devices import make_mesh, on_every_device
 from jaxfood.errors import UserError
@@ -57,9 +57,9 @@ def _probabilities(
 ) -> np.ndarray:
     try:
         pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir, progress=progress)
-    except UnreadablePictures as error:  # every picture needs its answer: leaving some out is no mend here
+    except UnreadableError as error:  # every picture needs its answer: leaving some out is no mend here
         raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
-    resident = ResidentPictures(pictures, mesh)
+    resident = ResidentBatches(pictures, mesh)
     variables = on_every_device(variables, mesh)
     predict = jax.jit(partial(predict_logits, model))
     batch_size = config.train.batch_size
