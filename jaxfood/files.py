@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -18,6 +20,7 @@ from jaxfood.errors import UserError
 from jaxfood.extras import require
 
 _SECONDS_BETWEEN_WRITES = 10.0  # a bucket refuses more than one write of a file a second
+_SERVICE = re.compile(r"\w{2,}:/")  # one letter is a drive of Windows; pathlib leaves a single slash
 
 
 def to_path(path: str | Path) -> Path:
@@ -27,10 +30,25 @@ def to_path(path: str | Path) -> Path:
         UserError: another service than gs://, gcsfs is not installed, no such bucket, or no permission to list it.
     """
     text = os.fspath(path)
-    if text.startswith("gs:/"):  # pathlib leaves a single slash
+    if text.startswith("gs:/"):
         return _in_bucket(text.removeprefix("gs:").strip("/"))
-    if re.match(r"\w+://", text):
+    if _SERVICE.match(text):
         raise UserError(f"{text}: of paths with :// only gs://BUCKET/... can be read and written")
+    return Path(path)
+
+
+def to_local_path(path: str | Path, name: str) -> Path:
+    """The path that a user named where only one on this machine will do.
+
+    Args:
+        path: as given.
+        name: what it was given as, for the message: a flag, or a setting with its `=`.
+
+    Raises:
+        UserError: it is in a bucket, or another service's.
+    """
+    if _SERVICE.match(os.fspath(path)):
+        raise UserError(f"{name} {path}: only what is on this machine will do here; set a local folder")
     return Path(path)
 
 
@@ -44,23 +62,45 @@ def absolute(path: Path) -> Path:
     return path if is_remote(path) else path.absolute()
 
 
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turns a failure to read what a user named (gone, no permission, a failing disk or network) into UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error}): mend that, or remove it") from error
+
+
 def read_bytes(path: str | Path) -> bytes:
-    """A file's content; of a bucket's in one request, where etils makes three."""
-    return _filesystem().cat_file(os.fspath(path)) if is_remote(path) else Path(path).read_bytes()
+    """A file's content; of a bucket's in one request, where etils makes three.
+
+    Raises:
+        OSError: it cannot be read; FileNotFoundError where it is not there.
+    """
+    if not is_remote(path):
+        return Path(path).read_bytes()
+    with _plain_errors():
+        return _filesystem().cat_file(os.fspath(path))
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file (text as UTF-8) so that no reader ever sees half of it: beside its place, then moved there.
 
-    A bucket shows a file only once it is whole.
+    A bucket shows a file only once it is whole. Of a link the file that it leads to is replaced. A device or a pipe
+    (`/dev/null`, `/dev/stdout`) is written to: a file in its place would be no device.
+
+    Raises:
+        OSError: it cannot be written.
     """
     encoded = content.encode() if isinstance(content, str) else content
     if is_remote(path):
-        try:
+        with _plain_errors():
             _filesystem().pipe_file(os.fspath(path), encoded)
-        except Exception as error:  # of gcsfs' own kinds, some of them no OSError
-            raise OSError(_reason(error)) from error
         return
+    if path.exists() and not path.is_file():
+        path.write_bytes(encoded)
+        return
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(encoded)
@@ -85,7 +125,8 @@ def list_bucket(folder: Path) -> dict[str, str]:
     One request tells a thousand files. Names are relative to `folder`; a file named as `folder` itself has the name "".
     """
     top = os.fspath(folder).removeprefix("gs://")
-    found = _filesystem().find(top, detail=True)
+    with _plain_errors():
+        found = _filesystem().find(top, detail=True)
     return {name.removeprefix(top).lstrip("/"): f"{info['size']} {info['generation']}" for name, info in found.items()}
 
 
@@ -159,6 +200,17 @@ def _check_reachable(bucket: str) -> None:
             f"gs://{bucket} cannot be reached ({_reason(error)}): check the network, and that you are logged in "
             "(gcloud auth application-default login) as somebody who may read and write there"
         ) from error
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Makes of gcsfs' own errors, some of them no OSError, an OSError of one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise OSError(_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:

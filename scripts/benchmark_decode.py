@@ -23,7 +23,7 @@ from measuring import machine, versions
 from PIL import Image
 
 from jaxfood.data.decode import decode_picture
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
 from jaxfood.data.threads import available_cpus, map_in_threads
 from jaxfood.errors import UserError
 

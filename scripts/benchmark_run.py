@@ -24,7 +24,7 @@ import PIL
 from measuring import alone, machine, versions
 
 from jaxfood.config import Config, load_config
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
 from jaxfood.errors import UserError
 
 RUNS = ("the notes' script", "jaxfood, first run", "jaxfood, second run")

@@ -32,10 +32,9 @@ import numpy as np
 from measuring import alone, machine, versions
 
 from jaxfood.config import Config, load_config
-from jaxfood.data.batches import epoch_order
+from jaxfood.data.batches import epoch_order, make_batches
 from jaxfood.data.demo import demo_root
 from jaxfood.data.splits import load_splits
-from jaxfood.data.streaming import make_batches
 from jaxfood.data.tfds import prepare_food11
 from jaxfood.devices import compile_step, make_mesh, on_every_device
 from jaxfood.model.networks import init_variables

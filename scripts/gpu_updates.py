@@ -20,7 +20,7 @@ from torch import nn
 from torch_reference import Classifier, make_classifier
 
 from jaxfood.config import load_config
-from jaxfood.data.batches import ResidentPictures, epoch_order
+from jaxfood.data.batches import ResidentBatches, epoch_order
 from jaxfood.data.pictures import Pictures
 from jaxfood.devices import make_mesh, on_every_device
 from jaxfood.errors import UserError
@@ -149,7 +149,7 @@ class JaxUpdate:
         variables = from_state_dict(make_weights(setting.image_size, NUM_CLASSES))
         self._state = on_every_device(TrainState.create(config, variables, total_steps=1000), mesh)
         images, labels = random_pictures(setting)
-        self._pictures = ResidentPictures(Pictures(images, labels, (Path(),) * len(images)), mesh)
+        self._pictures = ResidentBatches(Pictures(images, labels, (Path(),) * len(images)), mesh)
         self._batches = self._epochs(order_of_pictures(setting), setting.batch_size)
         self._device = mesh.devices.flat[0]
         self.device_name = self._device.device_kind

@@ -26,7 +26,7 @@ from scaling_model import (
 )
 
 from jaxfood.config import load_config
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
 from jaxfood.errors import UserError
 from jaxfood.model.networks import init_variables
 from jaxfood.runs.directory import load_run

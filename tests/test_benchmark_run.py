@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxfood.data.cache import load_pictures
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
 from jaxfood.training import start as loop
 from jaxfood.training.logbook import Stopwatch
 from jaxfood.training.loop import Training

@@ -24,8 +24,8 @@ from jaxfood.config import Config, load_config, to_toml
 from jaxfood.config.schema import LoggingConfig
 from jaxfood.data.cache import load_pictures
 from jaxfood.data.cache_folder import cache_folder
-from jaxfood.data.folder import index_files, index_pictures
-from jaxfood.data.index import PictureIndex
+from jaxfood.data.decode import decode_picture
+from jaxfood.data.index import PictureIndex, index_files, index_pictures
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
 from jaxfood.files import list_bucket, open_lines, read_bytes, remove, to_path, write_whole
@@ -150,10 +150,10 @@ def test_gcsfs_is_loaded_for_buckets_alone() -> None:
     code = """
 import sys
 from jaxfood.data.cache_folder import cache_folder
-from jaxfood.data.folder import index_files
+from jaxfood.data.index import index_files
 index_files([sys.executable], labelled=False)
 cache_folder("~/cache")
-assert not {"etils", "fsspec", "gcsfs"} & sys.modules.keys()
+assert not {"etils.epath", "fsspec", "gcsfs"} & sys.modules.keys()
 """
     environment = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
@@ -214,9 +214,20 @@ def test_a_bucket_that_one_may_not_write_to(
     assert "\n" not in str(caught.value)
 
 
-def test_the_cache_of_decoded_pictures_is_local() -> None:
-    with pytest.raises(UserError, match=r"data\.cache_dir = gs://food/cache: .* set a local folder"):
-        cache_folder("gs://food/cache")
+@pytest.mark.parametrize("cache_dir", ["gs://food/cache", Path("gs://food/cache")])
+def test_the_cache_of_decoded_pictures_is_local(cache_dir: str | Path) -> None:
+    with pytest.raises(UserError, match=r"data\.cache_dir = gs:/+food/cache: .* set a local folder"):
+        cache_folder(cache_dir)
+
+
+def test_a_picture_that_one_may_not_read_is_no_broken_one(
+    answering: Callable[[int, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_check_reachable", lambda bucket: None)
+    answering(403, "no storage.objects.get access")
+    with pytest.raises(UserError, match=r"cannot read gs://food/0_0\.jpg \(.*objects\.get.*\): mend that") as caught:
+        decode_picture(to_path("gs://food/0_0.jpg"), 32)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_not_there(food: Path, tiny_config: Config) -> None:

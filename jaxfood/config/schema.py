@@ -38,8 +38,7 @@ class DataConfig(Section):
     skip_corrupt: bool = setting(False, "leave out pictures that cannot be read instead of stopping")
     resident: bool = setting(
         True,
-        "keep all pictures on every device; false, and always for tfds: read each batch from disk "
-        "(needs the extra: jaxfood[streaming])",
+        "keep all pictures on every device; false, and always for tfds: read each batch from disk",
     )
     cache_dir: str = setting("", "where decoded pictures are kept; empty: $XDG_CACHE_HOME/jaxfood or ~/.cache/jaxfood")
 

@@ -14,7 +14,7 @@ import PIL
 
 from jaxfood.data.index import PictureIndex
 from jaxfood.errors import UserError
-from jaxfood.files import is_remote
+from jaxfood.files import is_remote, reading, to_local_path
 
 # Part of the fingerprint: raise it when the bytes of an entry would come out differently.
 FORMAT_VERSION = 1
@@ -29,9 +29,9 @@ def default_cache_dir() -> Path:
 
 def cache_folder(cache_dir: str | Path = "") -> Path:
     """The cache folder that the setting `data.cache_dir` means; the empty string means the default."""
-    if is_remote(cache_dir):
-        raise UserError(f"data.cache_dir = {cache_dir}: a bucket cannot be mapped into memory; set a local folder")
-    return Path(os.path.abspath(Path(cache_dir).expanduser())) if str(cache_dir) else default_cache_dir()
+    if not str(cache_dir):
+        return default_cache_dir()
+    return Path(os.path.abspath(to_local_path(cache_dir, "data.cache_dir =").expanduser()))
 
 
 @contextmanager
@@ -54,7 +54,11 @@ def entry_name(root: Path, image_size: int) -> str:
 
 
 def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str:
-    """A name for the pictures of `index` as they are now: their paths, sizes and times, and how they are decoded."""
+    """A name for the pictures of `index` as they are now: their paths, sizes and times, and how they are decoded.
+
+    Raises:
+        UserError: a file is gone or may not be looked at.
+    """
     digest = hashlib.sha256(f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt}".encode())
     for path in index.paths:
         version = index.versions[path] if is_remote(path) else _version(path)
@@ -63,11 +67,9 @@ def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str
 
 
 def _version(path: Path) -> str:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return "unreadable"
-    return f"{stat.st_size} {stat.st_mtime_ns}"
+    with reading(path):
+        status = os.stat(path)
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def temporary_name(name: str) -> str:
