@@ -1,4 +1,4 @@
-"""`scripts/benchmark_gpu.py`: its table and verdict, and that jaxfood's and PyTorch's updates are the same."""
+"""`scripts/benchmarks/gpu.py`: its table and verdict, and that jaxfood's and PyTorch's updates are the same."""
 
 import math
 import os
@@ -14,10 +14,10 @@ from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
 
 pytest.importorskip("torch", reason="compares with PyTorch")
-import benchmark_gpu
+import gpu
 import gpu_updates
 import measuring
-from benchmark_gpu import Results
+from gpu import Results
 from gpu_updates import JaxUpdate, Measurement, Setting, TorchUpdate, Variant
 
 pytestmark = pytest.mark.torch
@@ -44,8 +44,8 @@ def rows(report: list[str]) -> dict[str, list[str]]:
 
 def test_a_row_is_the_median_over_all_rounds_and_the_smallest_peak() -> None:
     rounds = [measurement(9, 20, 20, gib=3), measurement(20, 20, 50, gib=2)]
-    report = benchmark_gpu.report(results({OURS: rounds, THEIRS: [measurement(40)]}))
-    share = 50_000 * benchmark_gpu.update_flops(128) / 989e12
+    report = gpu.report(results({OURS: rounds, THEIRS: [measurement(40)]}))
+    share = 50_000 * gpu.update_flops(128) / 989e12
     assert rows(report)["jaxfood bfloat16"] == ["50000", f"{share:.1%}", "2.00 GiB", "2.00", "2.4000"]
     assert rows(report)["PyTorch compile default bfloat16"][3] == "1.00"
     assert H100 in report[0]
@@ -54,20 +54,20 @@ def test_a_row_is_the_median_over_all_rounds_and_the_smallest_peak() -> None:
 @pytest.mark.parametrize(("milliseconds", "says"), [(10, "met"), (12, "missed")])
 def test_the_target_is_1_3_times_the_fastest_form_of_pytorch(milliseconds: float, says: str) -> None:
     measured = {OURS: [measurement(milliseconds)], EAGER: [measurement(30)], THEIRS: [measurement(14)]}
-    verdict = benchmark_gpu.verdict(results(measured))
+    verdict = gpu.verdict(results(measured))
     assert f"{says} (jaxfood bfloat16 is {14 / milliseconds:.2f} times PyTorch compile default bfloat16)" in verdict
 
 
 def test_without_a_gpu_no_speed_is_reported() -> None:
     measured = {OURS: [measurement(1, device="cpu")], THEIRS: [measurement(2, device="cpu")]}
-    report = benchmark_gpu.report(results(measured, device="cpu"))
+    report = gpu.report(results(measured, device="cpu"))
     for variant in measured:
         assert rows(report)[variant.name] == ["not measured"] * 4 + ["2.4000"]
     assert report[-1].endswith("not measured")
 
 
 def test_a_failed_variant_is_named_and_leaves_the_others() -> None:
-    report = benchmark_gpu.report(results({OURS: [measurement(1)]})._replace(failed={EAGER: MemoryShortage("no")}))
+    report = gpu.report(results({OURS: [measurement(1)]})._replace(failed={EAGER: MemoryShortage("no")}))
     assert rows(report)["PyTorch eager float32"][0] == "failed: MemoryShortage"
     assert rows(report)["jaxfood bfloat16"][:1] == ["1000000"]
     assert report[-1].endswith("not measured")
@@ -86,8 +86,8 @@ def test_variants_take_turns_and_a_failed_one_is_not_tried_again(monkeypatch, ca
             raise MemoryShortage("out of memory")
         return measurement(len(asked))
 
-    monkeypatch.setattr(benchmark_gpu, "alone", alone)
-    compared = benchmark_gpu.compare([OURS, EAGER, THEIRS], SMALL, rounds=2)
+    monkeypatch.setattr(gpu, "alone", alone)
+    compared = gpu.compare([OURS, EAGER, THEIRS], SMALL, rounds=2)
     assert asked == [OURS, EAGER, THEIRS, OURS, THEIRS]
     assert [len(compared.measured[variant]) for variant in (OURS, THEIRS)] == [2, 2]
     assert list(compared.failed) == [EAGER]
@@ -97,15 +97,15 @@ def test_variants_take_turns_and_a_failed_one_is_not_tried_again(monkeypatch, ca
 def test_unequal_first_losses_are_reported() -> None:
     equal = {OURS: [measurement(1, loss=2.4)], THEIRS: [measurement(1, loss=2.41)]}
     unequal = equal | {THEIRS: [measurement(1, loss=2.5)]}
-    assert benchmark_gpu.warnings(results(equal)) == []
-    assert "first losses differ" in benchmark_gpu.report(results(unequal))[-1]
+    assert gpu.warnings(results(equal)) == []
+    assert "first losses differ" in gpu.report(results(unequal))[-1]
 
 
 def test_share_of_peak() -> None:
-    flops = benchmark_gpu.update_flops(128)
-    assert benchmark_gpu.share_of_peak(H100, "bfloat16", 989e12 / flops / 2, 128) == "50.0%"
-    assert benchmark_gpu.share_of_peak("NVIDIA H100 PCIe", "float32", 378e12 / flops, 128) == "100.0%"
-    assert benchmark_gpu.share_of_peak("Radeon", "bfloat16", 1000, 128) == "unknown"
+    flops = gpu.update_flops(128)
+    assert gpu.share_of_peak(H100, "bfloat16", 989e12 / flops / 2, 128) == "50.0%"
+    assert gpu.share_of_peak("NVIDIA H100 PCIe", "float32", 378e12 / flops, 128) == "100.0%"
+    assert gpu.share_of_peak("Radeon", "bfloat16", 1000, 128) == "unknown"
 
 
 @pytest.mark.parametrize("image_size", [32, 128])
@@ -116,7 +116,7 @@ def test_flops_are_those_of_the_models_kernels(image_size: int) -> None:
     for name, layer in params.items():
         places = (image_size // 2 ** (int(name[-1]) - 1)) ** 2 if name.startswith("block") else 1
         products += math.prod(layer["kernel"].shape) * places
-    assert benchmark_gpu.update_flops(image_size) == 6 * products
+    assert gpu.update_flops(image_size) == 6 * products
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_flops_are_those_of_the_models_kernels(image_size: int) -> None:
 )
 def test_mistakes_in_the_arguments(arguments: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as error:
-        benchmark_gpu.parse(arguments)
+        gpu.parse(arguments)
     assert error.value.code == 2
     assert arguments[0].removesuffix("s") in capsys.readouterr().err
 
@@ -136,13 +136,13 @@ def test_a_gpu_is_not_compared_with_a_cpu() -> None:
 
 def test_updates_are_pytorchs() -> None:
     """The first loss belongs to the first weights, the second to the update between."""
-    ours, theirs = JaxUpdate(Variant("jaxfood", "float32"), SMALL), TorchUpdate(EAGER, SMALL)
+    setting = SMALL._replace(batch_size=2)
+    ours, theirs = JaxUpdate(Variant("jaxfood", "float32"), setting), TorchUpdate(EAGER, setting)
     losses = []
     for update in (ours, theirs):
         update.start()
         first = update.loss()
-        update.start()
-        update.wait()
+        update.wait(update.start())
         losses.append([first, update.loss()])
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)
     assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-2)
@@ -185,9 +185,9 @@ def test_a_process_of_its_own() -> None:
 
 @pytest.mark.slow
 def test_the_command() -> None:
-    script = Path(benchmark_gpu.__file__)
+    script = Path(gpu.__file__)
     command = [sys.executable, script, "--only", "jaxfood float32,eager float32"]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(script.parents[1])}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(script.parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     table = rows(done.stdout.splitlines())

@@ -2,15 +2,16 @@
 
 import sys
 
-import benchmark_epoch
-import benchmark_run
+import epoch
 import numpy as np
 import pytest
+import run
 from PIL import Image
 
 from jaxfood.data.cache import load_pictures
 from jaxfood.data.index import index_pictures
-from jaxfood.training import start as loop
+from jaxfood.train import train_and_evaluate
+from jaxfood.training import start
 from jaxfood.training.logbook import Stopwatch
 from jaxfood.training.loop import Training
 
@@ -58,7 +59,7 @@ def test_the_notes_decode_every_picture_in_every_epoch_and_keep_the_best(
 
 def test_pick_takes_the_same_share_of_each_label(tiny_food):
     index = index_pictures(tiny_food / "train")
-    picked = benchmark_run.pick(tiny_food / "train", 0.5)
+    picked = run.pick(tiny_food / "train", 0.5)
     assert set(picked) < set(index.paths)
     assert [sum(path.name.startswith(f"{label}_") for path in picked) for label in range(3)] == [4, 4, 4]
 
@@ -68,9 +69,9 @@ def test_pick_takes_the_same_share_of_each_label(tiny_food):
 def test_whole_runs(tiny_food, monkeypatch, capsys, notes_script):
     flags = ["--root", str(tiny_food), "--epochs", "1", "--fraction", "1", "--image_size", "32", "--batch_size", "8"]
     monkeypatch.setattr(sys, "argv", ["", *flags])
-    benchmark_run.main()
+    run.main()
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [row[0].strip() for row in rows[1:]] == list(benchmark_run.RUNS)
+    assert [row[0].strip() for row in rows[1:]] == list(run.RUNS)
     notes, first, second = ([float(cell) for cell in row[1:5]] for row in rows[1:])
     assert notes[2:] == [1, 1]
     for clock, core, ratio, _ in (first, second):
@@ -81,28 +82,28 @@ def test_whole_runs(tiny_food, monkeypatch, capsys, notes_script):
 def test_missing_pictures_are_the_users_to_mend(tmp_path, monkeypatch, capsys, notes_script):
     monkeypatch.setattr(sys, "argv", ["", "--root", str(tmp_path)])
     with pytest.raises(SystemExit) as exit_:
-        benchmark_run.main()
+        run.main()
     assert exit_.value.code == 2
     assert str(tmp_path / "train") in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_bare_updates_are_those_of_the_epoch(tiny_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark_epoch.Measured, "epochs", [], raising=False)
-    monkeypatch.setattr(benchmark_epoch.Measured, "updates", [], raising=False)
+    monkeypatch.setattr(epoch.Measured, "epochs", [], raising=False)
+    monkeypatch.setattr(epoch.Measured, "updates", [], raising=False)
     calls = []
-    compiled = Training._compile
+    compiled = Training.compile
 
     def counting(self) -> None:
         compiled(self)
-        update = self.update
-        self.update = lambda *arguments: calls.append(arguments[-1]) or update(*arguments)
+        update = self._update
+        self._update = lambda *arguments: calls.append(arguments[-1]) or update(*arguments)
 
-    monkeypatch.setattr(Training, "_compile", counting)
-    monkeypatch.setattr(loop, "Training", benchmark_epoch.Measured)
-    assert loop.train_and_evaluate(tiny_config, tmp_path / "run")["step"] == 6  # the bare updates are none of the run's
+    monkeypatch.setattr(Training, "compile", counting)
+    monkeypatch.setattr(start, "Training", epoch.Measured)
+    assert train_and_evaluate(tiny_config, tmp_path / "run")["step"] == 6  # the bare updates are none of the run's
     assert len(calls) == 12  # two epochs of three steps, and again
     for ours, bare in zip(calls[:3] + calls[6:9], calls[3:6] + calls[9:], strict=True):
         np.testing.assert_array_equal(ours["image"], bare["image"])
-    assert len(benchmark_epoch.Measured.epochs) == len(benchmark_epoch.Measured.updates) == 2
-    assert all(seconds.clock > 0 for seconds in benchmark_epoch.Measured.epochs + benchmark_epoch.Measured.updates)
+    assert len(epoch.Measured.epochs) == len(epoch.Measured.updates) == 2
+    assert all(seconds.clock > 0 for seconds in epoch.Measured.epochs + epoch.Measured.updates)

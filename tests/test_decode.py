@@ -4,7 +4,7 @@ import io
 import sys
 from pathlib import Path
 
-import benchmark_decode
+import decode as benchmark_decode
 import numpy as np
 import pytest
 from PIL import Image

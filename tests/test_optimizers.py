@@ -4,7 +4,6 @@ import dataclasses
 import inspect
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,13 +17,13 @@ from optimizer_parity import CASES, PROBLEMS, STORED_PROBLEMS, TORCH_CLASSES, Tr
 from jaxfood.config import OPTIMIZERS
 from jaxfood.optim.optimizers import clip_by_norm, clip_by_value, is_weight_matrix, make_optimizer
 
-STORED = json.loads(Path(__file__).with_name("optimizer_numbers.json").read_text())
+STORED = json.loads(parity.NUMBERS.read_text())
 ONES = {"kernel": np.ones((1, 2)), "bias": np.ones(1)}
 
 
 def torch_trajectory(*arguments: Any) -> list[Tree]:
     pytest.importorskip("torch", reason="compares with PyTorch")
-    from make_optimizer_numbers import trajectory
+    from torch_parity import trajectory
 
     return trajectory(*arguments)
 

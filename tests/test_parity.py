@@ -6,7 +6,7 @@ import pytest
 from parity import Backward
 
 pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
-import torch_reference
+import torch_parity
 
 pytestmark = pytest.mark.torch
 
@@ -18,7 +18,7 @@ def source() -> str:
 
 @pytest.fixture(scope="module")
 def theirs(source: str) -> Backward:
-    return parity.compare_backward(torch_reference, source)
+    return parity.compare_backward(torch_parity, source)
 
 
 def assert_same_backward(ours: Backward, theirs: Backward) -> None:
@@ -34,7 +34,7 @@ def assert_same_backward(ours: Backward, theirs: Backward) -> None:
 
 
 def test_logits(source: str) -> None:
-    ours, theirs = (parity.compare_logits(side, source) for side in (parity, torch_reference))
+    ours, theirs = (parity.compare_logits(side, source) for side in (parity, torch_parity))
     assert ours.dtype == np.float32
     assert np.ptp(theirs, axis=0).max() > 0.1  # the pictures matter
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
@@ -43,9 +43,7 @@ def test_logits(source: str) -> None:
 def test_logits_of_other_sizes(source: str) -> None:
     weights = parity.make_weights(64, num_classes=10, gain=parity.HE_GAIN)
     images = parity.make_batch(source, 3, 64)["image"]
-    np.testing.assert_allclose(
-        parity.logits(weights, images), torch_reference.logits(weights, images), rtol=0, atol=1e-4
-    )
+    np.testing.assert_allclose(parity.logits(weights, images), torch_parity.logits(weights, images), rtol=0, atol=1e-4)
 
 
 def test_backward(source: str, theirs: Backward) -> None:
@@ -67,7 +65,7 @@ def test_masked_padding_enters_nothing(source: str, theirs: Backward) -> None:
 
 @pytest.mark.parametrize("run", ["adam float64", "sgd float64"])
 def test_training_in_float64(source: str, run: str) -> None:
-    ours, theirs = (parity.compare_run(side, source, run) for side in (parity, torch_reference))
+    ours, theirs = (parity.compare_run(side, source, run) for side in (parity, torch_parity))
     assert ours.losses[0] == pytest.approx(theirs.losses[0], rel=1e-10, abs=0)
     assert ours.losses == pytest.approx(theirs.losses, rel=1e-8, abs=0)
     assert ours.grad_norms == pytest.approx(theirs.grad_norms, rel=1e-8, abs=0)
@@ -78,13 +76,13 @@ def test_training_in_float64(source: str, run: str) -> None:
 
 
 def test_the_float64_runs_clip(source: str) -> None:
-    norms = parity.compare_run(torch_reference, source, "sgd float64").grad_norms
+    norms = parity.compare_run(torch_parity, source, "sgd float64").grad_norms
     assert max(norms) > parity.SGD.clip_norm
 
 
 @pytest.mark.parametrize(("run", "tolerance"), [("adam float32", 1e-4), ("sgd float32", 1e-3)])
 def test_training_in_float32(source: str, run: str, tolerance: float) -> None:
-    ours, theirs = (parity.compare_run(side, source, run) for side in (parity, torch_reference))
+    ours, theirs = (parity.compare_run(side, source, run) for side in (parity, torch_parity))
     assert ours.losses[0] == pytest.approx(theirs.losses[0], rel=1e-5, abs=0)
     assert ours.grad_norms[0] == pytest.approx(theirs.grad_norms[0], rel=1e-4, abs=0)
     assert ours.losses == pytest.approx(theirs.losses, rel=tolerance, abs=0)

@@ -1,7 +1,6 @@
-"""PyTorch's numbers without PyTorch: those that `scripts/make_reference_numbers.py` stored."""
+"""PyTorch's numbers without PyTorch: those that `references/make_numbers.py` stored."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import parity
 import pytest
 from parity import Tensors
 
-STORED = json.loads(Path(__file__).with_name("reference_numbers.json").read_text())
+STORED = json.loads(parity.NUMBERS.read_text())
 ABSENT = f"no photographs in {parity.DATA} (JAXFOOD_TEST_DATA)"
 
 

@@ -232,6 +232,7 @@ def test_the_document_shows_what_the_script_prints(capsys, monkeypatch):
     [
         (["--image_size", "40"], "divisible by 32"),
         (["--check", "-1"], "positive"),
+        (["--check", "0"], "positive"),
         (["--measure_noise", "/no/such/folder"], "/no/such/folder"),
     ],
 )

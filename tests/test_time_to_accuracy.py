@@ -1,4 +1,4 @@
-"""`scripts/time_to_accuracy.py`: what it counts, and a training from end to end."""
+"""`scripts/benchmarks/time_to_accuracy.py`: what it counts, and a training from end to end."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Cloud TPU start-up: the commands that scripts/tpu.sh runs, against a stand-in for gcloud; its recipe and its page."""
+"""Cloud TPU start-up: the commands of scripts/tpu/tpu.sh, against a stand-in for gcloud; its recipe and its page."""
 
 import json
 import math
@@ -18,7 +18,7 @@ import jaxfood
 from jaxfood.config import Config, load_config
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "scripts" / "tpu.sh"
+SCRIPT = ROOT / "scripts" / "tpu" / "tpu.sh"
 WHEEL = f"jaxfood-{jaxfood.__version__}-py3-none-any.whl"
 PLACE = ("--name", "food", "--zone", "us-west4-a")
 TPUS = ("gcloud", "compute", "tpus")
@@ -338,7 +338,7 @@ def test_help(bench: Bench) -> None:
     for words in (("--help",), ("train", "--help")):
         ran = bench.tpu(*words)
         assert ran.returncode == 0
-        assert ran.stdout.startswith("usage: bash scripts/tpu.sh STEP --name NAME --zone ZONE")
+        assert ran.stdout.startswith("usage: bash scripts/tpu/tpu.sh STEP --name NAME --zone ZONE")
 
 
 # The shell, the page, the recipe.

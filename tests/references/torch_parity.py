@@ -1,34 +1,44 @@
-"""Write tests/optimizer_numbers.json: where PyTorch's optimizers arrive, for machines without PyTorch.
+"""PyTorch's side of the comparisons that `parity.py` and `optimizer_parity.py` describe, with the same functions."""
 
-    python scripts/make_optimizer_numbers.py
-
-It is also PyTorch's side of the comparison that `optimizer_parity.py` describes.
-"""
-
-import json
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
-from optimizer_parity import CASES, PROBLEMS, STEPS, STORED_PROBLEMS, TORCH_CLASSES, Gradient, Tree, configuration
+from optimizer_parity import STEPS, TORCH_CLASSES, Gradient, Tree, configuration
+from parity import Backward, Batch, Recipe, Run, Tensors
+from torch import nn
+from torch_reference import make_classifier, to_torch_images, train_step
 
 from jaxfood.config import OptimizerConfig
 
-FILE = Path(__file__).resolve().parents[1] / "tests" / "optimizer_numbers.json"
+
+def logits(weights: Tensors, images: np.ndarray) -> np.ndarray:
+    """Logits `[B, num_classes]` by the running statistics."""
+    with torch.no_grad():
+        return make_classifier(weights).eval()(to_torch_images(images)).numpy()
 
 
-def main() -> None:
-    made_with = f"torch {torch.__version__}, numpy {np.__version__}, {platform.machine()}"
-    lines = [f'"made_with": {json.dumps(made_with)}']
-    for case in CASES:
-        for problem in STORED_PROBLEMS:
-            last = trajectory(case, *PROBLEMS[problem])[-1]
-            numbers = {name: [float(f"{value:.13g}") for value in p.ravel()] for name, p in last.items()}
-            lines.append(f"{json.dumps(f'{case} on {problem}')}: {json.dumps(numbers)}")
-    FILE.write_text("{\n " + ",\n ".join(lines) + "\n}\n")
+def backward(weights: Tensors, batch: Batch) -> Backward:
+    """One training batch without an update."""
+    model = make_classifier(weights).train()
+    loss = nn.functional.cross_entropy(model(to_torch_images(batch["image"])), torch.tensor(batch["label"]).long())
+    loss.backward()
+    gradient = {name: tensor.grad.numpy() for name, tensor in model.named_parameters() if tensor.grad is not None}
+    statistics = {name: tensor.numpy() for name, tensor in model.named_buffers() if "running" in name}
+    return Backward(loss.item(), gradient, statistics)
+
+
+def run(recipe: Recipe, weights: Tensors, batch: Batch) -> Run:
+    """A recipe's steps."""
+    model = make_classifier(weights)
+    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[recipe.name](
+        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    images, labels = to_torch_images(batch["image"]), torch.tensor(batch["label"]).long()
+    steps = [train_step(model, optimizer, images, labels, recipe.clip_norm) for _ in range(recipe.steps)]
+    losses, grad_norms = ([value.item() for value in values] for values in zip(*steps, strict=True))
+    return Run(losses, grad_norms, {name: tensor.numpy() for name, tensor in model.state_dict().items()})
 
 
 def trajectory(case: str, start: Tree, gradient: Gradient, dtype: str = "float64", steps: int = STEPS) -> list[Tree]:
@@ -72,7 +82,3 @@ def _make_optimizer(c: OptimizerConfig, leaves: dict[str, torch.nn.Parameter]) -
     if c.name in ("nesterov", "amsgrad"):
         options[c.name] = True
     return getattr(torch.optim, TORCH_CLASSES[c.name])(groups, lr=c.learning_rate, **options)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """jaxfood against PyTorch on one GPU: images per second of whole updates, share of the chip's peak, peak memory.
 
-    python scripts/benchmark_gpu.py [--batch_sizes 64,256,1024] [--only jaxfood,compile] [--layers]
+    python scripts/benchmarks/gpu.py [--batch_sizes 64,256,1024] [--only jaxfood,compile] [--layers]
 
 An update is forward, backward, clipping and Adam on pictures that lie on the device as bytes and are gathered there.
 Each variant computes in a process of its own and they take turns, in as many rounds as `--rounds` says; the host waits
@@ -9,30 +9,31 @@ for the device at the end of each block of steps only. The median of the blocks 
 Where there is no GPU everything runs once, small, so that it can be tested; no speed is then reported.
 """
 
-import argparse
 import os
 import statistics
 import sys
 import tempfile
 import traceback
+from argparse import Namespace
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from measuring import alone, versions
+from measuring import GIB, Parser, alone, need_torch, print_table, table, versions
 
 try:
     import torch
     from gpu_layers import measure_layers
     from gpu_updates import Measurement, Setting, Variant, measure
-except ModuleNotFoundError as error:
-    sys.exit(f"{error.name} is missing, and the comparison is with PyTorch: pip install torch")
+except ModuleNotFoundError:
+    need_torch()
+    raise
 
 from jaxfood import cli
 from jaxfood.model.classifier import FEATURES, HIDDEN
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
+NUM_CLASSES = 11
 TARGET = 1.3  # times the best form of PyTorch
 NOT_MEASURED = "not measured"
 VARIANTS = (
@@ -85,7 +86,6 @@ class Results(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
-    variants = [variant for variant in VARIANTS if any(text in variant.name for text in arguments.only)]
     print(f"{versions()}\n{arguments.image_size} px, {arguments.pictures} pictures on the device", flush=True)
     failed = False
     with tempfile.TemporaryDirectory() as compiled:  # what the first round compiles, for the later ones
@@ -96,44 +96,33 @@ def main(argv: Sequence[str] | None = None) -> None:
             if arguments.layers:
                 failed |= not compare_layers(setting)
             else:
-                results = compare(variants, setting, arguments.rounds)
+                results = compare(arguments.variants, setting, arguments.rounds)
                 print("\n".join(["", *report(results)]), flush=True)
                 failed |= bool(results.failed)
     if failed:
         sys.exit(1)
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> Namespace:
     """The arguments; what is not given is small where there is no GPU."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    small = device == "cpu"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch_sizes", type=numbers, default=(4,) if small else (64, 256, 1024))
-    parser.add_argument("--image_size", type=int, default=32 if small else 128, help="divisible by 32")
-    parser.add_argument("--pictures", type=int, default=16 if small else 9866, help="on the device (Food-11: 9866)")
-    parser.add_argument("--steps", type=int, default=2 if small else 20, help="in a block")
-    parser.add_argument("--blocks", type=int, default=1 if small else 7, help="in a round")
-    parser.add_argument("--rounds", type=int, default=1 if small else 2)
-    parser.add_argument("--only", type=words, default=("",), help="variants whose name holds one of these words")
+    parser = Parser(__doc__)
+    if device == "cuda":
+        parser.add_numbers(batch_sizes=(64, 256, 1024), image_size=128, pictures=9866)  # as many as Food-11 has
+        parser.add_numbers(steps=20, blocks=7, rounds=2)
+    else:
+        parser.add_numbers(batch_sizes=(4,), image_size=32, pictures=16, steps=2, blocks=1, rounds=1)
+    parser.add_argument("--only", default="", help="variants whose name holds one of these words")
     parser.add_argument("--layers", action="store_true", help="time each block of the network alone instead")
-    parser.set_defaults(device=device)
     arguments = parser.parse_args(argv)
-    positive = (*arguments.batch_sizes, arguments.image_size, arguments.steps, arguments.blocks, arguments.rounds)
-    if min(positive) < 1 or arguments.image_size % 32:
-        parser.error("give positive numbers, and an --image_size divisible by 32")
     if arguments.pictures < max(arguments.batch_sizes):
         parser.error(f"--pictures {arguments.pictures} is less than a batch")
-    if not any(text in variant.name for variant in VARIANTS for text in arguments.only):
-        parser.error(f"--only {','.join(arguments.only)}: there are {'; '.join(v.name for v in VARIANTS)}")
+    words = arguments.only.split(",")
+    arguments.variants = [variant for variant in VARIANTS if any(word in variant.name for word in words)]
+    if not arguments.variants:
+        parser.error(f"--only {arguments.only}: there are {'; '.join(v.name for v in VARIANTS)}")
+    arguments.device = device
     return arguments
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
-
-
-def words(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
 
 
 def compare(variants: Sequence[Variant], setting: Setting, rounds: int) -> Results:
@@ -153,10 +142,10 @@ def compare(variants: Sequence[Variant], setting: Setting, rounds: int) -> Resul
     return results
 
 
-def attempt(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T | RuntimeError:
-    """`function(...)` in a new process; or, printed too, what the device or a compiler had against it."""
+def attempt(function: Callable[..., T], *arguments: Any) -> T | RuntimeError:
+    """`function(*arguments)` in a new process; or, printed too, what the device or a compiler had against it."""
     try:
-        return alone(function, *arguments, **keywords)
+        return alone(function, *arguments)
     except RuntimeError as error:  # JAX's and PyTorch's for memory that ran out and for failed compilation
         traceback.print_exception(error)
         return error
@@ -165,15 +154,16 @@ def attempt(function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) 
 def report(results: Results) -> list[str]:
     """The table of one batch size, and whether the target is met."""
     setting = results.setting
-    lines = [
+    header = ("update", "images/s", "of the peak", "peak memory", "to the best PyTorch", "first loss")
+    rows = ([variant.name, *cells(results, variant)] for variant in (*results.measured, *results.failed))
+    return [
         f"batch {setting.batch_size} on {results.device}: median of the blocks of {setting.steps} updates",
         "",
-        "| update | images/s | of the peak | peak memory | to the best PyTorch | first loss |",
-        "|---|---|---|---|---|---|",
+        *table(header, rows),
+        "",
+        verdict(results),
+        *warnings(results),
     ]
-    for variant in (*results.measured, *results.failed):
-        lines.append(f"| {' | '.join([variant.name, *cells(results, variant)])} |")
-    return [*lines, "", verdict(results), *warnings(results)]
 
 
 def cells(results: Results, variant: Variant) -> list[str]:
@@ -185,7 +175,7 @@ def cells(results: Results, variant: Variant) -> list[str]:
     if results.setting.device != "cuda":
         return [NOT_MEASURED] * 4 + [loss]
     rate, best = results.images_per_second(variant), results.best("PyTorch")
-    memory = min(m.peak_bytes for m in measurements) / 2**30  # JAX's first round holds what compilation tried too
+    memory = min(m.peak_bytes for m in measurements) / GIB  # JAX's first round holds what compilation tried too
     return [
         f"{rate:.0f}",
         share_of_peak(results.device, variant.dtype, rate, results.setting.image_size),
@@ -220,7 +210,7 @@ def share_of_peak(device: str, dtype: str, images_per_second: float, image_size:
     return "unknown" if peak is None else f"{images_per_second * update_flops(image_size) / (peak * 1e12):.1%}"
 
 
-def update_flops(image_size: int, num_classes: int = 11) -> int:
+def update_flops(image_size: int) -> int:
     """Operations of an update for one picture: three times the forward products (Chowdhery et al. 2022, PaLM, app. B).
 
     A multiplication and an addition are two; normalising, pooling and the optimizer are not counted.
@@ -230,7 +220,7 @@ def update_flops(image_size: int, num_classes: int = 11) -> int:
         forward += 2 * 9 * features_in * features * pixels
         features_in, pixels = features, pixels // 4
     features_in *= pixels
-    for features in (*HIDDEN, num_classes):
+    for features in (*HIDDEN, NUM_CLASSES):
         forward += 2 * features_in * features
         features_in = features
     return 3 * forward
@@ -241,11 +231,11 @@ def compare_layers(setting: Setting) -> bool:
     columns = {variant: attempt(measure_layers, variant, setting) for variant in LAYER_VARIANTS}
     measured = {variant: seconds for variant, seconds in columns.items() if not isinstance(seconds, RuntimeError)}
     print(f"\nbatch {setting.batch_size} on {setting.device}, milliseconds of each block alone, median\n")
-    print(f"| block | {' | '.join(variant.name for variant in measured)} |\n|---|{'---|' * len(measured)}")
+    rows = []
     for block in next(iter(measured.values()), {}):
         times = [f"{1e3 * seconds[block]:.3f}" for seconds in measured.values()]
-        row = times if setting.device == "cuda" else [NOT_MEASURED] * len(times)
-        print(f"| {block} | {' | '.join(row)} |", flush=True)
+        rows.append([block, *(times if setting.device == "cuda" else [NOT_MEASURED] * len(times))])
+    print_table(("block", *(variant.name for variant in measured)), rows)
     return len(measured) == len(columns)
 
 

@@ -1,8 +1,8 @@
 """Predicts the time of an update on 1 to 1,024 chips: what docs/scaling.md shows and explains.
 
-    python scripts/simulate_scaling.py                              # the tables of the document
-    python scripts/simulate_scaling.py --check 16                   # this machine: predicted against measured
-    python scripts/simulate_scaling.py --measure_noise DIR [--run RUN]    # the gradient noise scale of photographs
+    python scripts/scaling/simulate_scaling.py               # the tables of the document
+    python scripts/scaling/simulate_scaling.py --check 16    # this machine: predicted against measured
+    python scripts/scaling/simulate_scaling.py --measure_noise DIR [--run RUN]    # gradient noise scale of photographs
 
 Each operation takes the longer of its arithmetic and its memory traffic (a roofline), no chip waits for another but in
 all-reduces, and a gradient's all-reduce starts as soon as it is known. So the times are the shortest that the hardware
@@ -15,21 +15,11 @@ from pathlib import Path
 
 import jax
 from scaling_measurements import check, measure_noise
-from scaling_model import (
-    CHIPS,
-    best_batch,
-    flops,
-    layers,
-    optimizer,
-    reduced_bytes,
-    simulate,
-)
+from scaling_model import CHIPS, best_batch, flops, layers, optimizer, reduced_bytes, simulate
 
-from jaxfood.config import load_config
+from jaxfood import UserError, load_config, load_run
 from jaxfood.data.index import index_pictures
-from jaxfood.errors import UserError
 from jaxfood.model.networks import init_variables
-from jaxfood.runs.directory import load_run
 
 CHIP_COUNTS = (1, 8, 64, 1024)
 NOISE_BATCHES = 24, 32  # how many, and of how many pictures
@@ -44,12 +34,12 @@ def tables(image_size: int, batch_per_chip: int, global_batch: int, noise_scale:
     yield f"\nall-reduced in an update: {gradients / 1e6:.2f} MB of gradients, {moments / 1e3:.1f} kB for BatchNorm"
     yield f"memory traffic of the optimizer: {optimizer(network).bytes / 1e6:.0f} MB an update"
     header = ("chip", "chips", "global batch", "step", "compute", "memory", "BatchNorm", "gradients", "(all-reduce)")
-    for name, share in (
+    for name, batch_of_a_chip in (
         (f"Weak scaling: {batch_per_chip} pictures a chip", lambda chips: batch_per_chip),
         (f"Strong scaling: {global_batch} pictures", lambda chips: global_batch // chips),
     ):
         yield f"\n## {name}, times in milliseconds\n"
-        yield from _table((*header, "images/s", "efficiency"), _scaling_rows(image_size, share))
+        yield from _table((*header, "images/s", "efficiency"), _scaling_rows(image_size, batch_of_a_chip))
     yield f"\n## Learning: the best batch for a noise scale of {noise_scale:g}\n"
     learning = ("chip", "chips", "best global batch", "step, ms", "times as fast", "times the pictures")
     yield from _table(learning, _learning_rows(image_size, noise_scale))
@@ -62,17 +52,17 @@ def _work_rows(image_size: int) -> Iterator[tuple[str, ...]]:
         yield name, f"{parameters:,}", *(f"{count / 1e6:,.1f}" for count in flops(part))
 
 
-def _scaling_rows(image_size: int, share: Callable[[int], int]) -> Iterator[tuple[str, ...]]:
+def _scaling_rows(image_size: int, batch_of_a_chip: Callable[[int], int]) -> Iterator[tuple[str, ...]]:
     for name, chip in CHIPS.items():
-        alone = simulate(chip, 1, share(1), image_size).total / share(1)
+        alone = simulate(chip, 1, batch_of_a_chip(1), image_size).total / batch_of_a_chip(1)
         for chips in CHIP_COUNTS:
-            batch = share(chips) * chips
+            batch = batch_of_a_chip(chips)
             if not batch:
                 continue
-            times = simulate(chip, chips, share(chips), image_size)
-            rate = batch / times.total
+            times = simulate(chip, chips, batch, image_size)
+            rate = batch * chips / times.total
             columns = [f"{1e3 * seconds:.3f}" for seconds in (times.total, *times)]
-            yield name, f"{chips:,}", f"{batch:,}", *columns, f"{rate:,.0f}", f"{rate * alone / chips:.0%}"
+            yield name, f"{chips:,}", f"{batch * chips:,}", *columns, f"{rate:,.0f}", f"{rate * alone / chips:.0%}"
 
 
 def _learning_rows(image_size: int, noise_scale: float) -> Iterator[tuple[str, ...]]:
@@ -119,8 +109,9 @@ def main() -> None:
     parser.add_argument("--measure_noise", type=Path, metavar="DIR", help="labelled photographs")
     parser.add_argument("--run", type=Path, help="weights for --measure_noise; by default new ones")
     arguments = parser.parse_args()
-    sizes = (arguments.image_size, arguments.batch_per_chip, arguments.global_batch, arguments.check or 1)
-    if min(sizes) < 1 or arguments.image_size % 32 or arguments.noise_scale < 0:
+    sizes = (arguments.image_size, arguments.batch_per_chip, arguments.global_batch)
+    positive = sizes if arguments.check is None else (*sizes, arguments.check)
+    if min(positive) < 1 or arguments.image_size % 32 or arguments.noise_scale < 0:
         parser.error("give positive numbers, and an --image_size divisible by 32")
     try:
         if arguments.check:
@@ -128,7 +119,7 @@ def main() -> None:
         elif arguments.measure_noise:
             lines = _noise_lines(arguments.measure_noise, arguments.run)
         else:
-            lines = tables(*sizes[:3], arguments.noise_scale)
+            lines = tables(*sizes, arguments.noise_scale)
         for line in lines:
             print(line, flush=True)
     except UserError as error:

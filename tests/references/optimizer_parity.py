@@ -1,22 +1,23 @@
 """What the optimizers are compared on, with PyTorch's and with formulas, and jaxfood's side; needs no PyTorch.
 
-`make_optimizer_numbers.py` has PyTorch's side.
+`torch_parity.py` has PyTorch's side.
 """
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
-from jaxfood.config import Config, load_config
-from jaxfood.optim.optimizers import make_optimizer
+from jaxfood import Config, load_config, make_optimizer
 
 Tree = dict[str, np.ndarray]
 Gradient = Callable[[int, Tree], Tree]  # of step 0, 1, ... and the parameters
 
+NUMBERS = Path(__file__).with_name("optimizer_numbers.json")  # where PyTorch's optimizers arrive
 STEPS = 50
 TORCH_CLASSES = {  # the optimizers that PyTorch has too, and their names in `torch.optim`
     "sgd": "SGD",

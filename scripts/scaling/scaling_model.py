@@ -9,7 +9,7 @@ from jaxfood.model.classifier import FEATURES, HIDDEN
 
 FLOAT32 = 4  # bytes of a parameter, a gradient and a moment
 OPTIMIZER_PASSES = 8  # clipping reads the gradient; Adam reads it, the parameters and two moments, and writes three
-PICTURES = 9866  # of Food-11's training set
+PICTURES, NUM_CLASSES = 9866, 11  # of Food-11's training set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +73,14 @@ class Layer(NamedTuple):
     normalised: int = 0
 
 
-def layers(batch: int, image_size: int, num_classes: int = 11, width: int = 2) -> list[Layer]:
+def layers(batch: int, image_size: int, width: int = 2) -> list[Layer]:
     """The classifier's layers for `batch` pictures, with activations of `width` bytes."""
     found, side, channels = [], image_size, 3
     for i, features in enumerate(FEATURES, start=1):
         found.append(_conv_block(f"block{i}", batch, side, channels, features, width))
         side, channels = side // 2, features
     inputs = side * side * channels
-    for name, outputs in zip(("dense1", "dense2", "head"), (*HIDDEN, num_classes), strict=True):
+    for name, outputs in zip(("dense1", "dense2", "head"), (*HIDDEN, NUM_CLASSES), strict=True):
         found.append(_dense(name, batch, inputs, outputs, width))
         inputs = outputs
     return found

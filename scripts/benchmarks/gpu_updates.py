@@ -1,4 +1,4 @@
-"""jaxfood's update and PyTorch's, as `benchmark_gpu.py` compares them: pictures lie on the device, no step waits.
+"""jaxfood's update and PyTorch's, as `gpu.py` compares them: pictures lie on the device, no step waits.
 
 All begin from the same weights and take the same batches in the same order, so that their first losses agree.
 PyTorch takes every form that its performance guide advises: channels_last, autocast to bfloat16 or TF32, fused Adam,
@@ -8,28 +8,25 @@ cudnn.benchmark, torch.compile (https://docs.pytorch.org/tutorials/recipes/recip
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import torch
-from parity import make_weights
+from measuring import random_pictures
 from torch import nn
 from torch_reference import Classifier, make_classifier
 
-from jaxfood.config import load_config
-from jaxfood.data.batches import ResidentBatches, epoch_order
+from jaxfood import TrainState, UserError, load_config, train_step
+from jaxfood.data.batches import make_batches
 from jaxfood.data.pictures import Pictures
 from jaxfood.devices import make_mesh, on_every_device
-from jaxfood.errors import UserError
-from jaxfood.pytorch.weights import from_state_dict
-from jaxfood.training.state import TrainState
-from jaxfood.training.step import train_step
+from jaxfood.model.networks import init_variables
+from jaxfood.pytorch.weights import to_state_dict
 
 WARM_UP = 5  # updates: compiled, cuDNN's algorithms chosen, CUDA graphs recorded (at PyTorch's third)
-NUM_CLASSES = 11
 
 
 class Variant(NamedTuple):
@@ -68,64 +65,40 @@ class Measurement(NamedTuple):
     peak_bytes: int  # of the device's memory; 0 where it is not counted
 
 
-class Work(Protocol):
-    """Something the device does again and again."""
-
-    def start(self) -> None: ...  # returns at once
-
-    def wait(self) -> None: ...  # until the device has done all that was started
-
-
-class Update(Work, Protocol):
-    """A training in progress."""
-
-    device_name: str
-
-    def loss(self) -> float: ...  # of the last update
-
-    def peak_bytes(self) -> int: ...  # of the device's memory
-
-    def forget_peak(self) -> None: ...  # what choosing algorithms took; JAX's next round, which compiles nothing, tells
-
-
 def measure(variant: Variant, setting: Setting) -> Measurement:
     """Updates of one variant. To be run in a process of its own: the peak of JAX's memory never goes back."""
-    update: Update = JaxUpdate(variant, setting) if variant.framework == "jaxfood" else TorchUpdate(variant, setting)
+    update = (JaxUpdate if variant.framework == "jaxfood" else TorchUpdate)(variant, setting)
     update.start()
     first_loss = update.loss()
     update.forget_peak()
-    seconds = seconds_of(update, setting)
+    seconds = seconds_of(update.start, update.wait, setting)
     last_loss = update.loss()
     if not (math.isfinite(first_loss) and math.isfinite(last_loss)):
         raise RuntimeError(f"the loss went from {first_loss} to {last_loss}")
     return Measurement(update.device_name, seconds, first_loss, last_loss, update.peak_bytes())
 
 
-def seconds_of(work: Work, setting: Setting) -> list[float]:
-    """Seconds for one start of the work in each block, after a warm-up. Within a block steps queue up on the device."""
-    for _ in range(WARM_UP):
-        work.start()
-    work.wait()
+def seconds_of(start: Callable[[], Any], wait: Callable[[Any], object], setting: Setting) -> list[float]:
+    """Seconds for one start in each block, after a warm-up. Within a block the starts queue up on the device."""
+
+    def block(steps: int) -> None:
+        for _ in range(steps - 1):
+            start()
+        wait(start())
+
+    block(WARM_UP)
     seconds = []
     for _ in range(setting.blocks):
         begin = time.perf_counter()
-        for _ in range(setting.steps):
-            work.start()
-        work.wait()
+        block(setting.steps)
         seconds.append((time.perf_counter() - begin) / setting.steps)
     return seconds
 
 
-def random_pictures(setting: Setting) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [N, H, W, 3] and labels int32 [N]: the speed does not depend on them."""
-    rng = np.random.default_rng(0)
-    size = (setting.pictures, setting.image_size, setting.image_size, 3)
-    return rng.integers(0, 256, size, np.uint8), rng.integers(0, NUM_CLASSES, setting.pictures, np.int32)
-
-
 def order_of_pictures(setting: Setting) -> np.ndarray:
     """Positions of whole batches, a permutation that every epoch takes again."""
-    return epoch_order(0, 0, setting.pictures)[: setting.pictures // setting.batch_size * setting.batch_size]
+    whole = setting.pictures // setting.batch_size * setting.batch_size
+    return np.random.default_rng(0).permutation(setting.pictures)[:whole]
 
 
 def check_same_device(device: str) -> None:
@@ -137,32 +110,33 @@ def check_same_device(device: str) -> None:
         )
 
 
+def make_variables(image_size: int) -> dict[str, Any]:
+    """The weights that all begin from."""
+    return init_variables(load_config(overrides=(f"data.image_size={image_size}",)))
+
+
 class JaxUpdate:
     """jaxfood's own update on the batches that its training gathers."""
 
+    wait = staticmethod(jax.block_until_ready)
+
     def __init__(self, variant: Variant, setting: Setting) -> None:
         check_same_device(setting.device)
-        config = load_config(
-            overrides=(f"model.dtype={variant.dtype}", f"data.image_size={setting.image_size}", "device.count=1")
-        )
+        config = load_config(overrides=(f"model.dtype={variant.dtype}", "device.count=1"))
         mesh = make_mesh(config.device)
-        variables = from_state_dict(make_weights(setting.image_size, NUM_CLASSES))
-        self._state = on_every_device(TrainState.create(config, variables, total_steps=1000), mesh)
-        images, labels = random_pictures(setting)
-        self._pictures = ResidentBatches(Pictures(images, labels, (Path(),) * len(images)), mesh)
-        self._batches = self._epochs(order_of_pictures(setting), setting.batch_size)
+        state = TrainState.create(config, make_variables(setting.image_size), total_steps=1000)
+        self._state = on_every_device(state, mesh)  # as the batches are: else the step is compiled twice
+        pictures = random_pictures(setting.pictures, setting.image_size)
+        batches = make_batches(Pictures(pictures["image"], pictures["label"], (Path(),) * setting.pictures), mesh)
+        epochs = (batches.batches(order_of_pictures(setting), setting.batch_size) for _ in itertools.repeat(None))
+        self._batches = itertools.chain.from_iterable(epochs)
         self._device = mesh.devices.flat[0]
         self.device_name = self._device.device_kind
 
-    def _epochs(self, order: np.ndarray, batch_size: int) -> Iterator[dict[str, jax.Array]]:
-        while True:
-            yield from self._pictures.batches(order, batch_size)
-
-    def start(self) -> None:
+    def start(self) -> TrainState:
+        """Returns at once; `wait` for what it returns."""
         self._state, self._metrics = train_step(self._state, next(self._batches))
-
-    def wait(self) -> None:
-        jax.block_until_ready(self._state)
+        return self._state
 
     def loss(self) -> float:
         return float(self._metrics["loss"])
@@ -171,7 +145,7 @@ class JaxUpdate:
         return (self._device.memory_stats() or {}).get("peak_bytes_in_use", 0)  # CPU devices count nothing
 
     def forget_peak(self) -> None:
-        pass
+        """Nothing to do: the next round, which compiles nothing, does not have what choosing algorithms took."""
 
 
 class TorchUpdate:
@@ -181,13 +155,15 @@ class TorchUpdate:
         set_up_torch()
         jax.config.update("jax_platforms", "cpu")  # the weights come by JAX, which would take most of the GPU's memory
         self._device, self._variant = setting.device, variant
-        model = make_classifier(make_weights(setting.image_size, NUM_CLASSES)).train().to(setting.device)
+        weights = to_state_dict(make_variables(setting.image_size))
+        model = make_classifier(weights).train().to(setting.device)
         self._model: Classifier = model.to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=3e-4, weight_decay=1e-5, fused=True)
         compiled = {} if variant.form == "default" else {"mode": variant.form}
         eager = variant.form == "eager"
         self._compute = self._forward if eager else torch.compile(self._forward, fullgraph=True, **compiled)
-        images, labels = (torch.from_numpy(array).to(setting.device) for array in random_pictures(setting))
+        pictures = random_pictures(setting.pictures, setting.image_size)
+        images, labels = (torch.from_numpy(pictures[name]).to(setting.device) for name in ("image", "label"))
         order = torch.from_numpy(order_of_pictures(setting)).to(setting.device)
         gathered = self._gather(images, labels.long(), order.split(setting.batch_size))
         self._batches = gathered if variant.gather else itertools.repeat(self._floats(next(gathered)))
@@ -219,7 +195,7 @@ class TorchUpdate:
         self._optimizer.step()
         self._loss = loss.detach()
 
-    def wait(self) -> None:
+    def wait(self, started: object) -> None:
         wait_for_torch(self._device)
 
     def loss(self) -> float:
@@ -229,6 +205,7 @@ class TorchUpdate:
         return torch.cuda.max_memory_allocated() if self._device == "cuda" else 0
 
     def forget_peak(self) -> None:
+        """What choosing algorithms took."""
         if self._device == "cuda":
             torch.cuda.reset_peak_memory_stats()
 

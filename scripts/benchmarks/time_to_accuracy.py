@@ -1,7 +1,8 @@
 """Seconds from the start of a process to a validation accuracy, with and without decode and compile, of several seeds.
 
-    python scripts/time_to_accuracy.py --accuracy 0.45 --root DIR [--config NAME] [--seeds 5] [--SECTION.FIELD VALUE]
-    python scripts/time_to_accuracy.py --accuracy 0.9 --config demo --seeds 1
+    python scripts/benchmarks/time_to_accuracy.py --accuracy 0.45 --root DIR
+        [--config NAME] [--seeds 5] [--SECTION.FIELD VALUE]
+    python scripts/benchmarks/time_to_accuracy.py --accuracy 0.9 --config demo --seeds 1
 
 Each seed trains in a process of its own, one after another, up to `train.epochs`; nothing decoded or compiled is kept
 from one to the next (the operating system may keep the files). Seeds are `train.seed` and those after it.
@@ -16,11 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measuring import alone, machine, versions
+from measuring import alone, machine, table, versions
 
-from jaxfood import cli
-from jaxfood.config import Config, sources
-from jaxfood.errors import UserError
+from jaxfood import Config, UserError, cli
+from jaxfood.config import sources
 
 SETTING_UP = ("start", "decode", "initialise", "compile")
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(argv: Sequence[str] | None) -> tuple[Config, float, int]:
     """The configuration of the first seed, the accuracy, and how many seeds."""
     parser = cli.Parser("time_to_accuracy", str(__doc__).splitlines()[0])
-    parser.prog = "python scripts/time_to_accuracy.py"
+    parser.prog = "python scripts/benchmarks/time_to_accuracy.py"
     parser.add_argument("--root", help="the folder that holds the split folders (data.root)")
     parser.add_argument("--config", help=f"a TOML file, or a recipe: {', '.join(sources.recipes())}")
     parser.add_argument("--accuracy", type=float, required=True, help="of validation, in (0, 1]")
@@ -87,8 +87,8 @@ def train(config: Config, workdir: Path, started: float) -> Run:
     """Train in this process, which was asked for at `started` (seconds, `time.time()`)."""
     import jax
 
+    from jaxfood import train_and_evaluate
     from jaxfood.runs.directory import METRICS
-    from jaxfood.train import train_and_evaluate
     from jaxfood.training.logbook import read_metrics
 
     jax.config.update("jax_enable_compilation_cache", False)  # also where the environment names one
@@ -116,27 +116,21 @@ def reached(run: Run, accuracy: float) -> Reached:
 
 def report(runs: Sequence[Run], accuracy: float, config: Config) -> list[str]:
     """The table: a row for each seed, and their medians."""
-    table = []
+    found = []
     for run in runs:
-        found = reached(run, accuracy)
+        when = reached(run, accuracy)
         best = max(record["valid_accuracy"] for record in run.records)
-        table.append([found.epoch, found.in_all, found.training, *(run.seconds[work] for work in SETTING_UP), best])
-    table.append([statistics.median(column) for column in zip(*table, strict=True)])
+        found.append([when.epoch, when.in_all, when.training, *(run.seconds[work] for work in SETTING_UP), best])
+    found.append([statistics.median(column) for column in zip(*found, strict=True)])
     names = [*(str(run.seed) for run in runs), "median"]
+    header = ("seed", "epoch", "seconds with decode and compile", "without", *SETTING_UP, "best accuracy")
+    forms = ["g", *[".1f"] * (2 + len(SETTING_UP)), ".4f"]
     return [
         f"{runs[0].machine}\n{versions()}",
         f"validation accuracy {accuracy:g}; {config.data.image_size} px, batch {config.train.batch_size}, "
         f"{config.model.dtype}, {config.optimizer.name}, at most {config.train.epochs} epochs\n",
-        f"| seed | epoch | seconds with decode and compile | without | {' | '.join(SETTING_UP)} | best accuracy |",
-        "|" + "---|" * (5 + len(SETTING_UP)),
-        *(row(name, numbers) for name, numbers in zip(names, table, strict=True)),
+        *table(header, ([name, *map(spelled, row, forms)] for name, row in zip(names, found, strict=True))),
     ]
-
-
-def row(name: str, numbers: Sequence[float]) -> str:
-    epoch, *seconds, best = numbers
-    cells = [name, spelled(epoch, "g"), *(spelled(number, ".1f") for number in seconds), f"{best:.4f}"]
-    return f"| {' | '.join(cells)} |"
 
 
 def spelled(number: float, form: str) -> str:

@@ -5,7 +5,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: bash scripts/tpu.sh STEP --name NAME --zone ZONE [--project PROJECT] [--quiet] [--dry-run] [OPTION ...]
+usage: bash scripts/tpu/tpu.sh STEP --name NAME --zone ZONE [--project PROJECT] [--quiet] [--dry-run] [OPTION ...]
 
 STEP, in the order of use:
   create    ask for a TPU (a queued resource):  --type TYPE [--runtime VERSION] [--spot] [--direct] [-- FLAGS OF gcloud]
@@ -100,7 +100,7 @@ status() {
 # TPU VMs come with Python 3.10. uv brings a newer one: no root, no wait for the lock of a fresh VM's own apt.
 install() {
     local root version wheel
-    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
     version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$root/jaxfood/version.py")
     wheel=jaxfood-$version-py3-none-any.whl
     run python3 -m pip wheel --quiet --no-deps --wheel-dir "$root/dist" "$root"

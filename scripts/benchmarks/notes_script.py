@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch_reference import Classifier
 
-from jaxfood.config.schema import Config
+from jaxfood import Config
 from jaxfood.training.logbook import Stopwatch
 
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -66,9 +66,9 @@ def train(config: Config, train_files: Sequence[Path], valid_files: Sequence[Pat
     accuracies = []
     for _ in range(settings.epochs):
         with watch("train"):
-            train_epoch(model, criterion, optimizer, train_loader)
+            run_epoch(model, criterion, train_loader, optimizer)
         with watch("validate"):
-            accuracies.append(validate(model, criterion, valid_loader))
+            accuracies.append(run_epoch(model, criterion, valid_loader))
         if accuracies[-1] > best_accuracy:
             with watch("save"):
                 torch.save(model.state_dict(), best)
@@ -80,31 +80,21 @@ def train(config: Config, train_files: Sequence[Path], valid_files: Sequence[Pat
     return {"accuracies": accuracies, "seconds": watch.seconds}
 
 
-def train_epoch(
-    model: nn.Module, criterion: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader
-) -> tuple[float, float]:
-    """The mean over batches of loss and accuracy."""
-    model.train()
+def run_epoch(
+    model: nn.Module, criterion: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer | None = None
+) -> float:
+    """An epoch of training, or without an optimizer of validation; the mean over batches of the accuracy."""
+    model.train(optimizer is not None)
     losses, accuracies = [], []
     for images, labels in loader:
-        logits = model(images)
-        loss = criterion(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), max_norm=10)
-        optimizer.step()
-        accuracies.append((logits.argmax(dim=-1) == labels).float().mean())
-        losses.append(loss.item())
-    return sum(losses) / len(losses), float(sum(accuracies) / len(accuracies))
-
-
-def validate(model: nn.Module, criterion: nn.Module, loader: DataLoader) -> float:
-    """The mean over batches of the accuracy."""
-    model.eval()
-    losses, accuracies = [], []
-    for images, labels in loader:
-        with torch.no_grad():
+        with torch.set_grad_enabled(optimizer is not None):
             logits = model(images)
-        losses.append(criterion(logits, labels).item())
+        loss = criterion(logits, labels)
+        if optimizer is not None:
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm=10)
+            optimizer.step()
+        losses.append(loss.item())
         accuracies.append((logits.argmax(dim=-1) == labels).float().mean())
     return float(sum(accuracies) / len(accuracies))

@@ -1,4 +1,4 @@
-"""Each of the classifier's blocks alone, in jaxfood and in PyTorch, as `benchmark_gpu.py --layers` compares them."""
+"""Each of the classifier's blocks alone, in jaxfood and in PyTorch, as `gpu.py --layers` compares them."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import torch
-from gpu_updates import Setting, Variant, Work, check_same_device, seconds_of, set_up_torch, wait_for_torch
+from gpu_updates import Setting, Variant, check_same_device, seconds_of, set_up_torch, wait_for_torch
 from torch_reference import Classifier
 
 from jaxfood.model.classifier import FEATURES, ConvBlock
 
 Shape = tuple[int, int, int, int]
+Passes = tuple[Callable[[], object], Callable[[], object]]  # forward; forward and backward
 
 
 def measure_layers(variant: Variant, setting: Setting) -> dict[str, float]:
@@ -20,21 +21,15 @@ def measure_layers(variant: Variant, setting: Setting) -> dict[str, float]:
 
     Together they are more than an update has: alone, nothing is fused across blocks.
     """
-    works = jax_works(variant, setting) if variant.framework == "jaxfood" else torch_works(variant, setting)
-    return {name: statistics.median(seconds_of(work, setting)) for name, work in works}
-
-
-class Repeated:
-    """A function of arrays on the device as work."""
-
-    def __init__(self, function: Callable[[], object], wait: Callable[[object], object]) -> None:
-        self._function, self._wait = function, wait
-
-    def start(self) -> None:
-        self._result = self._function()
-
-    def wait(self) -> None:
-        self._wait(self._result)
+    if variant.framework == "jaxfood":
+        blocks, wait = jax_blocks(variant, setting), jax.block_until_ready
+    else:
+        blocks, wait = torch_blocks(variant, setting), lambda _: wait_for_torch(setting.device)
+    seconds = {}
+    for number, passes in enumerate(blocks, start=1):
+        for what, start in zip(("", " with backward"), passes, strict=True):
+            seconds[f"block{number}{what}"] = statistics.median(seconds_of(start, wait, setting))
+    return seconds
 
 
 def block_shapes(setting: Setting) -> Iterator[tuple[Shape, int]]:
@@ -45,17 +40,15 @@ def block_shapes(setting: Setting) -> Iterator[tuple[Shape, int]]:
         size, features_in = size // 2, features
 
 
-def jax_works(variant: Variant, setting: Setting) -> Iterator[tuple[str, Work]]:
+def jax_blocks(variant: Variant, setting: Setting) -> Iterator[Passes]:
     """jaxfood's blocks."""
     check_same_device(setting.device)
-    for number, (shape, features) in enumerate(block_shapes(setting), start=1):
-        forward, backward = _jax_block(shape, features, jnp.dtype(variant.dtype))
-        yield f"block{number}", Repeated(forward, jax.block_until_ready)
-        yield f"block{number} with backward", Repeated(backward, jax.block_until_ready)
+    for shape, features in block_shapes(setting):
+        yield _jax_block(shape, features, jnp.dtype(variant.dtype))
 
 
-def _jax_block(shape: Shape, features: int, dtype: Any) -> tuple[Callable[[], object], Callable[[], object]]:
-    block = ConvBlock(features, dtype=dtype)
+def _jax_block(shape: Shape, features: int, dtype: Any) -> Passes:
+    block = ConvBlock(shape[-1], features, dtype=dtype)
     x = jax.random.normal(jax.random.key(0), shape, dtype)
     variables = block.init(jax.random.key(1), x, train=True)
 
@@ -74,21 +67,15 @@ def _jax_block(shape: Shape, features: int, dtype: Any) -> tuple[Callable[[], ob
     return lambda: compiled_forward(params, x), lambda: compiled_backward(params, x, g)
 
 
-def torch_works(variant: Variant, setting: Setting) -> Iterator[tuple[str, Work]]:
+def torch_blocks(variant: Variant, setting: Setting) -> Iterator[Passes]:
     """The notes' blocks, as PyTorch computes them eagerly."""
     set_up_torch()
     cnn = Classifier(setting.image_size).cnn.train().to(setting.device, memory_format=torch.channels_last)
-    for number, (shape, _) in enumerate(block_shapes(setting), start=1):
-        forward, backward = _torch_block(
-            cnn[4 * number - 4 : 4 * number], shape, getattr(torch, variant.dtype), setting
-        )
-        yield f"block{number}", Repeated(forward, lambda _: wait_for_torch(setting.device))
-        yield f"block{number} with backward", Repeated(backward, lambda _: wait_for_torch(setting.device))
+    for number, (shape, _) in enumerate(block_shapes(setting)):
+        yield _torch_block(cnn[4 * number : 4 * number + 4], shape, getattr(torch, variant.dtype), setting)
 
 
-def _torch_block(
-    block: torch.nn.Module, shape: Shape, dtype: torch.dtype, setting: Setting
-) -> tuple[Callable[[], object], Callable[[], object]]:
+def _torch_block(block: torch.nn.Module, shape: Shape, dtype: torch.dtype, setting: Setting) -> Passes:
     needs_gradient = shape[3] != 3
     x = torch.randn(shape, dtype=dtype, device=setting.device).permute(0, 3, 1, 2).requires_grad_(needs_gradient)
     inputs = [*block.parameters(), x] if needs_gradient else list(block.parameters())

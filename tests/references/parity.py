@@ -1,6 +1,6 @@
 """What jaxfood and PyTorch are compared on, and jaxfood's side of the comparison; needs no PyTorch.
 
-`torch_reference.py` is the other side, with the same functions. Weights and drawn pictures come from NumPy and fixed
+`torch_parity.py` is the other side, with the same functions. Weights and drawn pictures come from NumPy and fixed
 seeds, and results are in PyTorch's names and layouts.
 """
 
@@ -17,22 +17,21 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxfood.config import Config, load_config
+from jaxfood import Config, FoodClassifier, TrainState, load_config, train_step
 from jaxfood.config.losses import CrossEntropy
-from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.networks import predict_logits
 from jaxfood.optim.losses import make_loss
 from jaxfood.pytorch.names import table_of_variables
 from jaxfood.pytorch.weights import from_state_dict, to_state_dict
-from jaxfood.training.state import TrainState
-from jaxfood.training.step import loss_fn, train_step
+from jaxfood.training.step import loss_fn
 
 Tensors = dict[str, np.ndarray]
 Batch = dict[str, np.ndarray]  # "image" [B, H, W, 3] in [0, 1] and "label" [B], perhaps "mask" [B]
 
+NUMBERS = Path(__file__).with_name("reference_numbers.json")  # PyTorch's, by make_numbers.py
 NUM_CLASSES = 11
 SOURCES = ("drawn", "photographs")
-DATA = Path(os.environ.get("JAXFOOD_TEST_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+DATA = Path(os.environ.get("JAXFOOD_TEST_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 HE_GAIN = 6**0.5  # keeps the signal's size through the layers, so that logits are large and depend on the picture
 
 
@@ -80,7 +79,7 @@ class Run(NamedTuple):
     tensors: Tensors
 
 
-# The comparisons. `side` is this module or `torch_reference`. Results are kept: don't change them.
+# The comparisons. `side` is this module or `torch_parity`. Results are kept: don't change them.
 
 
 @cache
@@ -174,8 +173,9 @@ def backward(weights: Tensors, batch: Batch) -> Backward:
     """One training batch without an update."""
     with _precision(weights):
         variables = from_state_dict(weights)
-        model = FoodClassifier(table_of_variables(variables).num_classes)
-        loss, gradient, batch_stats = _backward(model, variables, batch)
+        loss, gradient, batch_stats = _backward(
+            FoodClassifier(table_of_variables(variables).num_classes), variables, batch
+        )
         tensors = to_state_dict({"params": gradient, "batch_stats": batch_stats})
     statistics = {name: tensors.pop(name) for name in list(tensors) if "running" in name}
     gradient = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}

@@ -11,12 +11,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from scaling_model import FLOAT32, Chip, Times, simulate
 
-from jaxfood.config import Config, load_config
+from jaxfood import Config, TrainState, load_config, train_step
 from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import PictureIndex
 from jaxfood.model.networks import init_variables
-from jaxfood.training.state import TrainState
-from jaxfood.training.step import loss_fn, train_step
+from jaxfood.training.step import loss_fn
 
 
 class Check(NamedTuple):
