@@ -28,7 +28,7 @@ from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import PictureIndex, index_files, index_pictures
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
-from jaxfood.files import list_bucket, open_lines, read_bytes, remove, to_path, write_whole
+from jaxfood.files import Lines, list_bucket, read_bytes, remove, to_path, write_whole
 from jaxfood.inference.submission import write_submission
 from jaxfood.runs import directory as run
 from jaxfood.runs.directory import load_run
@@ -327,7 +327,7 @@ def test_a_file_in_a_bucket_that_grows_is_written_now_and_then(
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: clock.now))
     path = folder / "log.txt"
-    log = open_lines(path)
+    log = Lines(path)
     requests.clear()
     for number in range(5):
         log.add(str(number))
@@ -341,7 +341,7 @@ def test_a_file_in_a_bucket_that_grows_is_written_now_and_then(
     for _ in range(2):
         log.flush()
     assert requests.count() == 1
-    again = open_lines(path)
+    again = Lines(path)
     again.add("7")
     assert read_bytes(path).decode() == "0\n1\n2\n3\n4\n食\n6\n7\n"
 
