@@ -27,6 +27,7 @@ from jaxfood.data.cache_folder import cache_folder
 from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import PictureIndex, index_files, index_pictures
 from jaxfood.data.splits import load_splits
+from jaxfood.data.tfds import prepare_food11
 from jaxfood.errors import UserError
 from jaxfood.files import Lines, list_bucket, read_bytes, remove, to_path, write_whole
 from jaxfood.inference.submission import write_submission
@@ -295,6 +296,11 @@ def test_pictures_are_read_once_and_decoded_as_those_here(
     write_whole(food / "valid/0_0.jpg", changed)
     np.testing.assert_array_equal(load()[0], load()[3])
     write_whole(food / "valid/0_0.jpg", original)
+
+
+def test_a_data_set_is_prepared_of_pictures_in_a_bucket(food: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow_datasets", reason="makes data sets of TFDS")
+    assert (prepare_food11(food, tmp_path) / "dataset_info.json").is_file()
 
 
 def test_unreadable_pictures_in_a_bucket_are_named(folder: Path, tmp_path: Path, tiny_food: Path) -> None:
