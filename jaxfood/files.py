@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from jaxfood.errors import UserError
 from jaxfood.extras import require
@@ -123,55 +123,40 @@ def list_bucket(folder: Path) -> dict[str, str]:
     """Every file of a bucket below a folder, and its version, which changes when it is written.
 
     One request tells a thousand files. Names are relative to `folder`; a file named as `folder` itself has the name "".
+
+    Raises:
+        UserError: it cannot be listed.
     """
     top = os.fspath(folder).removeprefix("gs://")
-    with _plain_errors():
+    with reading(folder), _plain_errors():
         found = _filesystem().find(top, detail=True)
     return {name.removeprefix(top).lstrip("/"): f"{info['size']} {info['generation']}" for name, info in found.items()}
 
 
-class Lines(Protocol):
-    """A text file that grows by lines."""
+class Lines:
+    """A text file to go on with, new or not, that grows by lines.
 
-    def add(self, line: str) -> None:
-        """Add a line at the end."""
-
-    def flush(self) -> None:
-        """See that all lines are written."""
-
-
-def open_lines(path: Path) -> Lines:
-    """A text file to go on with, new or not."""
-    return _BucketLines(path) if is_remote(path) else _FileLines(path)
-
-
-class _FileLines:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def add(self, line: str) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def flush(self) -> None:
-        pass
-
-
-class _BucketLines:
-    """Keeps the text, and writes it anew now and then."""
+    A bucket's cannot grow: its text is kept, and written anew now and then.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._text = read_bytes(path).decode() if path.exists() else ""
+        self._text = read_bytes(path).decode() if is_remote(path) and path.exists() else ""
         self._written = self._text
         self._last_write = -_SECONDS_BETWEEN_WRITES
 
     def add(self, line: str) -> None:
+        """Add a line at the end."""
+        if not is_remote(self._path):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            return
         self._text += line + "\n"
         if time.monotonic() - self._last_write >= _SECONDS_BETWEEN_WRITES:
             self.flush()
 
     def flush(self) -> None:
+        """See that all lines are written."""
         if self._text != self._written:
             write_whole(self._path, self._text)
             self._written, self._last_write = self._text, time.monotonic()

@@ -27,8 +27,9 @@ from jaxfood.data.cache_folder import cache_folder
 from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import PictureIndex, index_files, index_pictures
 from jaxfood.data.splits import load_splits
+from jaxfood.data.tfds import prepare_food11
 from jaxfood.errors import UserError
-from jaxfood.files import list_bucket, open_lines, read_bytes, remove, to_path, write_whole
+from jaxfood.files import Lines, list_bucket, read_bytes, remove, to_path, write_whole
 from jaxfood.inference.submission import write_submission
 from jaxfood.runs import directory as run
 from jaxfood.runs.directory import load_run
@@ -297,6 +298,11 @@ def test_pictures_are_read_once_and_decoded_as_those_here(
     write_whole(food / "valid/0_0.jpg", original)
 
 
+def test_a_data_set_is_prepared_of_pictures_in_a_bucket(food: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow_datasets", reason="makes data sets of TFDS")
+    assert (prepare_food11(food, tmp_path) / "dataset_info.json").is_file()
+
+
 def test_unreadable_pictures_in_a_bucket_are_named(folder: Path, tmp_path: Path, tiny_food: Path) -> None:
     write_whole(folder / "0_1.jpg", (tiny_food / "train/0_0.jpg").read_bytes())
     write_whole(folder / "0_2.jpg", b"<html>404 not found</html>")
@@ -327,7 +333,7 @@ def test_a_file_in_a_bucket_that_grows_is_written_now_and_then(
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: clock.now))
     path = folder / "log.txt"
-    log = open_lines(path)
+    log = Lines(path)
     requests.clear()
     for number in range(5):
         log.add(str(number))
@@ -341,7 +347,7 @@ def test_a_file_in_a_bucket_that_grows_is_written_now_and_then(
     for _ in range(2):
         log.flush()
     assert requests.count() == 1
-    again = open_lines(path)
+    again = Lines(path)
     again.add("7")
     assert read_bytes(path).decode() == "0\n1\n2\n3\n4\n食\n6\n7\n"
 

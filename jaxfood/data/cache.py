@@ -224,6 +224,7 @@ class CachedPictures(StoredPictures):
         self._files = [io.FileIO(str(array.filename)) for array in arrays]
         for file in self._files:
             weakref.finalize(self, file.close)
+        self._cache = Path(str(arrays[0].filename)).parents[1]
         self._lock = threading.Lock()
         sizes = [len(part) for part in parts]
         offsets = [array.offset + np.arange(len(array)) * array[:1].nbytes for array in arrays]
@@ -237,15 +238,15 @@ class CachedPictures(StoredPictures):
 
     def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = np.empty((len(positions), *self._shape), np.uint8)
-        for image, which, offset in zip(images, self._file_of[positions], self._offsets[positions], strict=True):
-            file = self._files[which]
-            with self._lock, reading(file.name):  # a file has one place to read at, for all threads
-                file.seek(offset)
-                count = file.readinto(image.data)
-            if count != image.nbytes:
-                raise UserError(
-                    "a file of decoded pictures has been cut short: remove the cache folder and start again"
-                )
+        rows = zip(images, self._file_of[positions], self._offsets[positions], strict=True)
+        # A file has one place to read at, for all threads. Locked once for all rows: for each it costs a third more.
+        with self._lock, reading(self._cache):
+            for image, which, offset in rows:
+                self._files[which].seek(offset)
+                if self._files[which].readinto(image.data) != image.nbytes:
+                    raise UserError(
+                        "a file of decoded pictures has been cut short: remove the cache folder and start again"
+                    )
         return images, self._labels[positions]
 
 

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import PIL
@@ -78,22 +78,14 @@ def temporary_name(name: str) -> str:
 
 
 def is_abandoned(temporary: Path) -> bool:
-    """Whether whoever was writing the temporary file is gone."""
-    with suppress(OSError, ValueError):
-        _, host, pid, _ = temporary.name.split("~")
-        # os.kill(pid, 0) asks whether the process lives; on Windows it would end it.
-        if host == platform.node() and os.name == "posix":
-            return not _is_alive(int(pid))
-    with suppress(OSError):
-        return time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER_SECONDS
-    return False
-
-
-def _is_alive(pid: int) -> bool:
+    """Whether whoever was writing the temporary file is gone; elsewhere than on this machine, after a day."""
     try:
-        os.kill(pid, 0)
+        _, host, pid, _ = temporary.name.split("~")
+        if host == platform.node() and os.name == "posix":  # on Windows os.kill would end the process
+            os.kill(int(pid), 0)  # asks whether it lives
+            return False
+        return time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER_SECONDS
     except ProcessLookupError:
-        return False
-    except PermissionError:
         return True
-    return True
+    except (OSError, ValueError):  # another user's process, a file that is gone by now, or nobody's name
+        return False

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxfood.data.labels import NO_LABEL, label_file, label_tree
 from jaxfood.errors import UserError
-from jaxfood.files import is_remote, list_bucket, read_bytes, reading, to_path
+from jaxfood.files import is_remote, list_bucket, read_bytes, to_path
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 Positions = slice | Sequence[int] | np.ndarray
@@ -92,14 +92,18 @@ def index_pictures(location: str | Path, classes: Sequence[str] = (), *, labelle
     """
     root = _absolute(location)
     if is_remote(root):
-        return _index_bucket(root, classes, labelled)
-    if os.path.isdir(root):
-        return _index_folder(root, _walk(str(root)), classes, labelled)
-    if os.path.isfile(root) and root.suffix.lower() == ".txt":
+        listed = list_bucket(root)
+        is_file, is_folder = "" in listed, bool(listed)
+    else:
+        listed = {}
+        is_file, is_folder = os.path.isfile(root), os.path.isdir(root)
+    if is_file and root.suffix.lower() == ".txt":
         return _index_files(root, _read_list(root), classes, labelled)
-    if os.path.isfile(root) and root.suffix.lower() in PICTURE_SUFFIXES:
+    if is_file and root.suffix.lower() in PICTURE_SUFFIXES:
         return _index_files(root, [root], classes, labelled)
-    if os.path.exists(root):
+    if is_folder:
+        return _index_folder(root, listed, classes, labelled)
+    if is_file or os.path.exists(root):
         raise UserError(f"{root} is neither a folder nor a picture ({', '.join(PICTURE_SUFFIXES)}) nor a .txt list")
     raise UserError(f"no such folder or file: {root}; check the path")
 
@@ -119,31 +123,22 @@ def index_files(files: Iterable[str | Path], classes: Sequence[str] = (), *, lab
     return _index_files(_common_folder({path.parent for path in paths}), paths, classes, labelled)
 
 
-def _index_bucket(root: Path, classes: Sequence[str], labelled: bool) -> PictureIndex:
-    """As `index_pictures`, by one listing of all that `root` holds."""
-    with reading(root):
-        listed = list_bucket(root)
-    if "" in listed and root.suffix.lower() == ".txt":
-        return _index_files(root, _read_list(root), classes, labelled)
-    if "" in listed and root.suffix.lower() in PICTURE_SUFFIXES:
-        return _index_files(root, [root], classes, labelled)
-    if not listed:
-        raise UserError(f"no such folder or file: {root}; check the path")
-    pictures = [name for name in listed if _is_picture(name) and not any(map(_is_hidden, name.split("/")))]
-    index = _index_folder(root, pictures, classes, labelled)
-    return replace(index, versions={root / name: listed[name] for name in pictures})
-
-
-def _index_folder(root: Path, pictures: Iterable[str], classes: Sequence[str], labelled: bool) -> PictureIndex:
+def _index_folder(root: Path, listed: Mapping[str, str], classes: Sequence[str], labelled: bool) -> PictureIndex:
+    """As `index_pictures`, of a folder; if it is a bucket's, by the listing of all that it holds."""
     # Strings, not Paths: 10,000 of them sort in milliseconds, and in the order of the notes' sorted(os.path.join(...)).
-    names = sorted(pictures)
+    names = sorted(_pictures_listed(listed) if is_remote(root) else _walk(str(root)))
     if not names:
         raise UserError(f"no pictures ({', '.join(PICTURE_SUFFIXES)}) in {root}; check the path")
+    labels = [NO_LABEL] * len(names)
     if labelled:
         labels, classes = label_tree(root, names, classes)
-    else:
-        labels = [NO_LABEL] * len(names)
-    return PictureIndex(root, tuple(root / name for name in names), np.array(labels, np.int32), tuple(classes))
+    paths = tuple(root / name for name in names)
+    versions = {path: listed[name] for path, name in zip(paths, names, strict=True) if listed}
+    return PictureIndex(root, paths, np.array(labels, np.int32), tuple(classes), versions)
+
+
+def _pictures_listed(names: Iterable[str]) -> list[str]:
+    return [name for name in names if _is_picture(name) and not any(map(_is_hidden, name.split("/")))]
 
 
 def _walk(folder: str, prefix: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:

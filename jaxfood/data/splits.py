@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxfood import processes
 from jaxfood.config.schema import DataConfig
 from jaxfood.data import tfds
 from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
-from jaxfood.data.cache_folder import cache_folder, entry_name, fingerprint
+from jaxfood.data.cache_folder import cache_folder, fingerprint
 from jaxfood.data.demo import demo_root
 from jaxfood.data.index import PictureIndex, Positions, index_pictures
 from jaxfood.data.labels import check_labels
@@ -98,44 +99,36 @@ def _check_same_files(indexes: Sequence[PictureIndex], data: DataConfig) -> None
     """Check that no two processes put different pictures into one place of a cache folder that they share."""
     if processes.count() == 1 or not processes.share_folder(cache_folder(data.cache_dir)):
         return
-    entries = {
-        entry_name(index.root, data.image_size): fingerprint(index, data.image_size, data.skip_corrupt)
-        for index in indexes
-    }
-    everybodys = [json.loads(text) for text in processes.share(json.dumps(entries))]
-    for index in indexes:
-        entry = entry_name(index.root, data.image_size)
-        if len({theirs[entry] for theirs in everybodys if entry in theirs}) > 1:
+    own = {str(index.root): fingerprint(index, data.image_size, data.skip_corrupt) for index in indexes}
+    everybodys = [json.loads(text) for text in processes.share(json.dumps(own))]
+    for root in own:
+        if len({theirs[root] for theirs in everybodys if root in theirs}) > 1:
             raise UserError(
-                f"the processes see other pictures, or other times of their files, in {index.root}: give them one "
+                f"the processes see other pictures, or other times of their files, in {root}: give them one "
                 "data.root on a shared disk, or each a data.cache_dir on a disk of its own"
             )
 
 
 def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: bool) -> list[list[Pictures]]:
     """The pictures of each index. All of them are looked at before unreadable ones are reported, together."""
-    loaded: list[list[Pictures]] = []
+    load = partial(
+        load_pictures,
+        image_size=data.image_size,
+        cache_dir=data.cache_dir,
+        skip_corrupt=data.skip_corrupt,
+        progress=progress,
+    )
+    loaded: dict[str, list[Pictures]] = {split: [] for split in splits}
     findings: list[str] = []
     for split, indexes in splits.items():
-        parts = []
         for index in indexes:
             try:
-                parts.append(
-                    load_pictures(
-                        index,
-                        data.image_size,
-                        cache_dir=data.cache_dir,
-                        skip_corrupt=data.skip_corrupt,
-                        progress=progress,
-                        description=f"decoding {split}",
-                    )
-                )
+                loaded[split].append(load(index, description=f"decoding {split}"))
             except UnreadableError as error:
                 findings += error.findings
-        loaded.append(parts)
     if findings:
         raise UnreadableError(findings)
-    return loaded
+    return list(loaded.values())
 
 
 def _join(parts: Sequence[Pictures], chosen: Positions) -> Pictures:
