@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
 
-    from jaxfood.data.folder import index_pictures
+    from jaxfood.data.index import index_pictures
     from jaxfood.inference.submission import check_distinct, index_ids, stem_ids, write_submission
 
     if not is_remote(arguments.out) and not arguments.out.absolute().parent.is_dir():

@@ -84,7 +84,7 @@ def caching(folder: Path, pictures: str, own: int) -> dict[str, object]:
     """What each way to load the pictures gives, and which of them this process decoded."""
     from jaxfood import processes
     from jaxfood.data import cache
-    from jaxfood.data.folder import index_pictures
+    from jaxfood.data.index import index_pictures
     from jaxfood.errors import UserError
 
     decoded: list[str] = []
@@ -100,8 +100,8 @@ def caching(folder: Path, pictures: str, own: int) -> dict[str, object]:
         decoded.clear()
         index, where = index_pictures(pictures), folder / cache_dir
         try:
-            with processes.together():
-                loaded = cache.load_pictures(index, 16, cache_dir=where, skip_corrupt=skip_corrupt, progress=False)
+            options = {"cache_dir": where, "skip_corrupt": skip_corrupt, "progress": False}
+            loaded = processes.first_then_all(lambda: cache.load_pictures(index, 16, **options), where)
         except UserError as error:
             return str(error)
         skipped = [path.name for path in loaded.skipped]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxfood.config.schema import DeviceConfig
-from jaxfood.data.batches import ResidentPictures, batches, epoch_order, steps_per_epoch
+from jaxfood.data.batches import ResidentBatches, batches, epoch_order, steps_per_epoch
 from jaxfood.data.pictures import Pictures
 from jaxfood.devices import make_mesh
 
@@ -90,7 +90,7 @@ def test_an_epoch_goes_on_where_it_was_left(start: int) -> None:
 @pytest.mark.parametrize("devices", [1, 8])
 def test_resident_pictures_gather_batches_on_the_devices(devices: int) -> None:
     food, mesh = pictures(21), make_mesh(DeviceConfig(count=devices))
-    resident = ResidentPictures(food, mesh)
+    resident = ResidentBatches(food, mesh)
     assert resident.size == 21
     order = epoch_order(0, 0, 21)
     seen = []
@@ -115,7 +115,7 @@ def test_resident_pictures_gather_batches_on_the_devices(devices: int) -> None:
 
 def test_the_pictures_do_not_depend_on_the_number_of_devices() -> None:
     food, order = pictures(21), epoch_order(1, 2, 21)
-    one, eight = (ResidentPictures(food, make_mesh(DeviceConfig(count=count))) for count in (1, 8))
+    one, eight = (ResidentBatches(food, make_mesh(DeviceConfig(count=count))) for count in (1, 8))
     for a, b in zip(one.batches(order, 12), eight.batches(order, 12), strict=True):
         for name in a:
             np.testing.assert_array_equal(
@@ -124,7 +124,7 @@ def test_the_pictures_do_not_depend_on_the_number_of_devices() -> None:
 
 
 def test_every_batch_of_an_epoch_is_gathered_by_one_compiled_function() -> None:
-    resident = ResidentPictures(pictures(21), make_mesh(DeviceConfig(count=1)))
+    resident = ResidentBatches(pictures(21), make_mesh(DeviceConfig(count=1)))
     next(resident.batches(epoch_order(0, 0, 21), 8))
     compiled = resident._gather._cache_size()
     for epoch in range(2):

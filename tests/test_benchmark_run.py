@@ -8,9 +8,9 @@ import pytest
 import run
 from PIL import Image
 
-from jaxfood import train_and_evaluate
 from jaxfood.data.cache import load_pictures
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
+from jaxfood.train import train_and_evaluate
 from jaxfood.training import start
 from jaxfood.training.logbook import Stopwatch
 from jaxfood.training.loop import Training

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxfood.data.decode import UNREADABLE, decode_picture
+from jaxfood.data.decode import DecodingError, decode_picture
 
 SIZE = 24
 
@@ -80,14 +80,14 @@ def test_truncated_jpegs_are_unreadable(tmp_path, left_over):
     whole = jpeg(drawn(), quality=95)
     path = tmp_path / "x.jpg"
     path.write_bytes(whole[: int(len(whole) * left_over) if isinstance(left_over, float) else left_over])
-    with pytest.raises(UNREADABLE):
+    with pytest.raises(DecodingError):
         decode_picture(path, SIZE)
 
 
 def test_no_picture_at_all_is_unreadable(tmp_path):
     path = tmp_path / "x.jpg"
     path.write_text("<html>404 not found</html>")
-    with pytest.raises(UNREADABLE):
+    with pytest.raises(DecodingError):
         decode_picture(path, SIZE)
 
 

@@ -14,7 +14,7 @@ from jaxfood import TrainState, load_config, train_step
 from jaxfood.config import Config
 from jaxfood.config.losses import CrossEntropy
 from jaxfood.config.schema import DeviceConfig
-from jaxfood.data.batches import ResidentPictures, epoch_order
+from jaxfood.data.batches import ResidentBatches, epoch_order
 from jaxfood.data.pictures import Pictures
 from jaxfood.devices import by_rows, compile_step, make_mesh, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
@@ -45,7 +45,7 @@ def food() -> Pictures:
 def train(config: Config, food: Pictures, devices: int) -> tuple[list[float], dict[str, Any]]:
     """The loss of each of ten updates, and the variables after them."""
     mesh = make_mesh(DeviceConfig(count=devices))
-    pictures = ResidentPictures(food, mesh, parts=config.train.accumulate, by_device=takes_rows_by_device(config))
+    pictures = ResidentBatches(food, mesh, parts=config.train.accumulate, by_device=takes_rows_by_device(config))
     dtype = jnp.float64 if jax.config.jax_enable_x64 else jnp.float32
     variables = jax.tree.map(lambda leaf: leaf.astype(dtype), init_variables(config))
     state = on_every_device(TrainState.create(config, variables, total_steps=STEPS), mesh)
@@ -128,7 +128,7 @@ def test_padding_that_is_not_finite_enters_no_sum() -> None:
 def place(batch: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[str, jax.Array]:
     """A batch as the step takes it."""
     pictures = Pictures(batch["image"], batch["label"], tuple(map(Path, map(str, batch["label"]))))
-    resident = ResidentPictures(pictures, mesh, parts=config.train.accumulate, by_device=takes_rows_by_device(config))
+    resident = ResidentBatches(pictures, mesh, parts=config.train.accumulate, by_device=takes_rows_by_device(config))
     return next(resident.batches(np.arange(len(pictures)), len(pictures)))
 
 

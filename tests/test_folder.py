@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxfood.data.folder import index_files, index_pictures
-from jaxfood.data.index import PictureIndex
+from jaxfood.data.decode import decode_picture
+from jaxfood.data.index import PictureIndex, index_files, index_pictures
 from jaxfood.data.labels import check_labels
 from jaxfood.errors import UserError
 
@@ -90,6 +90,36 @@ def test_numeric_folders_stay_labels_beside_named_classes(tmp_path):
     make_tree(tmp_path, "0/a.jpg", "1/a.jpg")
     assert index_pictures(tmp_path, classes=("Bread", "Rice")).labels.tolist() == [0, 1]
     assert index_pictures(tmp_path, classes=("1", "0")).labels.tolist() == [1, 0]
+
+
+NUMBERS = tuple(map(str, range(11)))  # what a run that was trained on numbers calls its classes
+
+
+@pytest.mark.parametrize("folders", [("00", "02", "10"), ("0", "2", "10"), ("000", "2", "010")])
+def test_numeric_folders_are_a_runs_numbers_however_they_are_padded(tmp_path, folders):
+    root = make_tree(tmp_path, *(f"{folder}/7_x.jpg" for folder in folders))
+    index = index_pictures(root, classes=NUMBERS)
+    assert sorted(index.labels) == [0, 2, 10]
+    assert index.classes == NUMBERS
+    paths = [root / folder / "7_x.jpg" for folder in folders]
+    assert index_files(paths, classes=NUMBERS).labels.tolist() == [0, 2, 10]
+    (root / "list.txt").write_text("".join(f"{folder}/7_x.jpg\n" for folder in folders))
+    assert index_pictures(root / "list.txt", classes=NUMBERS).labels.tolist() == [0, 2, 10]
+
+
+def test_numeric_folders_are_labels_where_only_the_first_classes_have_names(tmp_path):
+    make_tree(tmp_path, "0/a.jpg", "1/a.jpg", "2/a.jpg")
+    assert index_pictures(tmp_path, classes=("Bread", "Dairy product", "2")).labels.tolist() == [0, 1, 2]
+
+
+def test_a_class_that_is_called_by_another_number_stays_a_name(tmp_path):
+    make_tree(tmp_path, "7/a.jpg", "Bread/a.jpg")
+    classes = index_pictures(tmp_path).classes
+    assert classes == ("7", "Bread")
+    assert index_pictures(tmp_path / "7", classes=classes).labels.tolist() == [-1]
+    (tmp_path / "Bread").rename(tmp_path / "1")
+    with pytest.raises(UserError, match=r"no classes of train: 1;"):
+        index_pictures(tmp_path, classes=classes)
 
 
 def test_homework_tree_of_2022(tmp_path):
@@ -194,6 +224,26 @@ def test_link_to_a_folder_above_ends(tmp_path):
     (tmp_path / "train/here").symlink_to(tmp_path / "train")
     (tmp_path / "train/5").symlink_to(tmp_path / "more")
     assert names_and_labels(index_pictures(tmp_path / "train")) == [("1_0.jpg", 1), ("5/2_0.jpg", 5)]
+
+
+def test_links_in_a_circle_end(tmp_path):
+    make_tree(tmp_path, "a/0_0.jpg", "b/1_0.jpg")
+    (tmp_path / "a/link").symlink_to("../b")
+    (tmp_path / "b/link").symlink_to("../a")
+    index = index_pictures(tmp_path, labelled=False)
+    assert [index.name(path) for path in index.paths] == ["a/0_0.jpg", "a/link/1_0.jpg", "b/1_0.jpg", "b/link/0_0.jpg"]
+
+
+def test_a_folder_that_two_links_lead_to_counts_in_both_places(tmp_path):
+    make_tree(tmp_path, "more/a.jpg")
+    (tmp_path / "train").mkdir()
+    for label in "35":
+        (tmp_path / "train" / label).symlink_to(tmp_path / "more")
+    (tmp_path / "train/self.jpg").symlink_to(tmp_path / "train/self.jpg")
+    with pytest.raises(UserError, match=r"cannot read .*self\.jpg"):
+        decode_picture(tmp_path / "train/self.jpg", 8)
+    (tmp_path / "train/self.jpg").unlink()
+    assert names_and_labels(index_pictures(tmp_path / "train")) == [("3/a.jpg", 3), ("5/a.jpg", 5)]
 
 
 def test_subset_and_concatenation(tmp_path):

@@ -15,7 +15,7 @@ from jaxfood.config.losses import Focal
 from jaxfood.config.schedules import Plateau
 from jaxfood.config.schema import DeviceConfig
 from jaxfood.data import batches
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
 from jaxfood.errors import UserError
 from jaxfood.inference.probabilities import predict_probabilities
 from jaxfood.runs.checkpoints import Checkpoints
@@ -102,7 +102,7 @@ def test_interrupt_inside_an_epoch_and_resume_gives_the_same_run(
     finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, config = finished
-    gather = batches.ResidentPictures.batches
+    gather = batches.ResidentBatches.batches
 
     def interrupted(self: Any, order: np.ndarray, batch_size: int, start: int = 0) -> Any:
         for number, batch in enumerate(gather(self, order, batch_size, start)):
@@ -113,8 +113,8 @@ def test_interrupt_inside_an_epoch_and_resume_gives_the_same_run(
 
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(batches.ResidentPictures, "seen", 0, raising=False)
-        patch.setattr(batches.ResidentPictures, "batches", interrupted)
+        patch.setattr(batches.ResidentBatches, "seen", 0, raising=False)
+        patch.setattr(batches.ResidentBatches, "batches", interrupted)
         with pytest.raises(KeyboardInterrupt, match="--resume"):
             train_and_evaluate(config, workdir)
     assert steps(workdir)[-1] == STEPS_PER_EPOCH + 2

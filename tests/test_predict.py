@@ -12,7 +12,7 @@ from conftest import NUM_CLASSES, NUM_TEST
 from jaxfood import convert, predict
 from jaxfood.config import Config, load_config, to_toml
 from jaxfood.data.decode import decode_picture
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
 from jaxfood.errors import UserError
 from jaxfood.inference import probabilities
 from jaxfood.inference.probabilities import predict_probabilities

@@ -24,11 +24,12 @@ from jaxfood.config import Config, load_config, to_toml
 from jaxfood.config.schema import LoggingConfig
 from jaxfood.data.cache import load_pictures
 from jaxfood.data.cache_folder import cache_folder
-from jaxfood.data.folder import index_files, index_pictures
-from jaxfood.data.index import PictureIndex
+from jaxfood.data.decode import decode_picture
+from jaxfood.data.index import PictureIndex, index_files, index_pictures
 from jaxfood.data.splits import load_splits
+from jaxfood.data.tfds import prepare_food11
 from jaxfood.errors import UserError
-from jaxfood.files import list_bucket, open_lines, read_bytes, remove, to_path, write_whole
+from jaxfood.files import Lines, list_bucket, read_bytes, remove, to_path, write_whole
 from jaxfood.inference.submission import write_submission
 from jaxfood.runs import directory as run
 from jaxfood.runs.directory import load_run
@@ -150,10 +151,10 @@ def test_gcsfs_is_loaded_for_buckets_alone() -> None:
     code = """
 import sys
 from jaxfood.data.cache_folder import cache_folder
-from jaxfood.data.folder import index_files
+from jaxfood.data.index import index_files
 index_files([sys.executable], labelled=False)
 cache_folder("~/cache")
-assert not {"etils", "fsspec", "gcsfs"} & sys.modules.keys()
+assert not {"etils.epath", "fsspec", "gcsfs"} & sys.modules.keys()
 """
     environment = os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
@@ -214,9 +215,20 @@ def test_a_bucket_that_one_may_not_write_to(
     assert "\n" not in str(caught.value)
 
 
-def test_the_cache_of_decoded_pictures_is_local() -> None:
-    with pytest.raises(UserError, match=r"data\.cache_dir = gs://food/cache: .* set a local folder"):
-        cache_folder("gs://food/cache")
+@pytest.mark.parametrize("cache_dir", ["gs://food/cache", Path("gs://food/cache")])
+def test_the_cache_of_decoded_pictures_is_local(cache_dir: str | Path) -> None:
+    with pytest.raises(UserError, match=r"data\.cache_dir = gs:/+food/cache: .* set a local folder"):
+        cache_folder(cache_dir)
+
+
+def test_a_picture_that_one_may_not_read_is_no_broken_one(
+    answering: Callable[[int, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_check_reachable", lambda bucket: None)
+    answering(403, "no storage.objects.get access")
+    with pytest.raises(UserError, match=r"cannot read gs://food/0_0\.jpg \(.*objects\.get.*\): mend that") as caught:
+        decode_picture(to_path("gs://food/0_0.jpg"), 32)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_not_there(food: Path, tiny_config: Config) -> None:
@@ -286,6 +298,11 @@ def test_pictures_are_read_once_and_decoded_as_those_here(
     write_whole(food / "valid/0_0.jpg", original)
 
 
+def test_a_data_set_is_prepared_of_pictures_in_a_bucket(food: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow_datasets", reason="makes data sets of TFDS")
+    assert (prepare_food11(food, tmp_path) / "dataset_info.json").is_file()
+
+
 def test_unreadable_pictures_in_a_bucket_are_named(folder: Path, tmp_path: Path, tiny_food: Path) -> None:
     write_whole(folder / "0_1.jpg", (tiny_food / "train/0_0.jpg").read_bytes())
     write_whole(folder / "0_2.jpg", b"<html>404 not found</html>")
@@ -316,7 +333,7 @@ def test_a_file_in_a_bucket_that_grows_is_written_now_and_then(
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: clock.now))
     path = folder / "log.txt"
-    log = open_lines(path)
+    log = Lines(path)
     requests.clear()
     for number in range(5):
         log.add(str(number))
@@ -330,7 +347,7 @@ def test_a_file_in_a_bucket_that_grows_is_written_now_and_then(
     for _ in range(2):
         log.flush()
     assert requests.count() == 1
-    again = open_lines(path)
+    again = Lines(path)
     again.add("7")
     assert read_bytes(path).decode() == "0\n1\n2\n3\n4\n食\n6\n7\n"
 

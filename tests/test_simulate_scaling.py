@@ -29,7 +29,7 @@ from scaling_model import (
 
 from jaxfood import FoodClassifier
 from jaxfood.config import load_config
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
 from jaxfood.model.classifier import FEATURES, HIDDEN
 from jaxfood.model.networks import init_variables
 

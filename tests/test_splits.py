@@ -1,5 +1,6 @@
 """The pictures that a configuration names: joined folders, shares, classes, and mistakes."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxfood import processes
 from jaxfood.config.schema import DataConfig
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.errors import UserError
@@ -197,6 +199,29 @@ def test_classes_txt_in_another_encoding_is_the_users_mistake(food: Food) -> Non
     root = food("train/0_0.png", "valid/1_0.png")
     (root / "classes.txt").write_bytes("Gemüse\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"classes\.txt"):
+        load(root)
+
+
+# Several processes.
+
+
+def test_processes_that_share_a_cache_must_see_the_same_files(food: Food, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or they would take turns in its entries, each decoding again what the other has replaced."""
+    root = food("train/0_0.png", "valid/1_0.png")
+    said: list[str] = []
+
+    def share(text: str) -> list[str]:
+        said.append(text)
+        return said
+
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "share_folder", lambda folder: True)
+    monkeypatch.setattr(processes, "share", share)
+    monkeypatch.setattr(processes, "first_then_all", lambda work, folder: work())
+    load(root)
+    load(root)
+    os.utime(root / "valid/1_0.png", (1, 1))
+    with pytest.raises(UserError, match=r"^the processes see other pictures, .* in .*valid: give them one data\.root"):
         load(root)
 
 

@@ -1,7 +1,6 @@
 """Batches read from disk: the resident path's own, in a memory that does not grow."""
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import os
@@ -11,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +18,15 @@ import pytest
 
 from jaxfood.config import Config
 from jaxfood.config.schema import DataConfig, DeviceConfig
-from jaxfood.data.batches import ResidentPictures, epoch_order
-from jaxfood.data.pictures import Pictures
+from jaxfood.data import batches
+from jaxfood.data.batches import ResidentBatches, StreamedBatches, epoch_order, make_batches
+from jaxfood.data.cache import CachedPictures
+from jaxfood.data.pictures import Pictures, StoredPictures
 from jaxfood.data.splits import Splits, load_splits
-from jaxfood.data.streaming import CachedPictures, StoredPictures, StreamedPictures, make_batches
+from jaxfood.data.threads import map_in_threads
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError
 from jaxfood.train import train_and_evaluate
-
-pytest.importorskip("grain", reason="batches are read by Grain")
 
 Load = Callable[..., Splits]
 
@@ -63,14 +63,14 @@ class Counted(StoredPictures):
 def test_batches_are_those_of_resident_pictures(
     devices: int, parts: int, by_device: bool, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(CachedPictures, "handful", 3)  # so that several threads share a batch
+    monkeypatch.setattr(batches, "_LEAST_ROWS", 3)  # so that several threads share a batch
     mesh = make_mesh(DeviceConfig(count=devices))
     resident, streamed = (
         make_batches(load(resident=resident).train, mesh, parts=parts, by_device=by_device)
         for resident in (True, False)
     )
-    assert isinstance(resident, ResidentPictures)
-    assert isinstance(streamed, StreamedPictures)
+    assert isinstance(resident, ResidentBatches)
+    assert isinstance(streamed, StreamedBatches)
     assert streamed.size == resident.size == 21
     order = epoch_order(6666, 1, 21)
     for batch_size, start in itertools.product((8, 64), range(3)):
@@ -91,7 +91,8 @@ def test_a_share_of_joined_folders_is_the_resident_one(load: Load) -> None:
     np.testing.assert_array_equal(streamed.images, resident.images)
 
 
-def test_a_sample_is_read_into_memory(load: Load) -> None:
+def test_a_sample_is_read_into_memory(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "preadv", raising=False)  # which Windows does not have
     resident, streamed = (load(resident=resident).train.subset([20, 3, 3]) for resident in (True, False))
     assert isinstance(streamed, Pictures)
     assert len(streamed) == 3
@@ -132,7 +133,7 @@ def test_the_whole_training_is_the_resident_one_to_the_last_bit(tiny_config: Con
 
 def test_only_what_is_needed_soon_is_read() -> None:
     pictures = Counted(1000)
-    stream = StreamedPictures(pictures, make_mesh(DeviceConfig(count=1))).batches(np.arange(1000), 10)
+    stream = StreamedBatches(pictures, make_mesh(DeviceConfig(count=1))).batches(np.arange(1000), 10)
     for _ in range(3):
         next(stream)
     time.sleep(0.1)
@@ -142,14 +143,12 @@ def test_only_what_is_needed_soon_is_read() -> None:
 
 def test_leaving_early_ends_the_threads() -> None:
     before = set(threading.enumerate())
-    stream = StreamedPictures(Counted(1000), make_mesh(DeviceConfig(count=1))).batches(np.arange(1000), 10)
+    stream = StreamedBatches(Counted(1000), make_mesh(DeviceConfig(count=1))).batches(np.arange(1000), 10)
     next(stream)
-    threads = [thread for thread in set(threading.enumerate()) - before if "grain" in thread.name]
+    threads = set(threading.enumerate()) - before
     assert threads
     stream.close()
-    for thread in threads:
-        thread.join(timeout=5)
-        assert not thread.is_alive()
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_a_mistake_in_a_picture_is_told_as_it_is() -> None:
@@ -157,7 +156,7 @@ def test_a_mistake_in_a_picture_is_told_as_it_is() -> None:
         def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             raise UserError("picture 7 cannot be read: mend it")
 
-    stream = StreamedPictures(Broken(20), make_mesh(DeviceConfig(count=1))).batches(np.arange(20), 10)
+    stream = StreamedBatches(Broken(20), make_mesh(DeviceConfig(count=1))).batches(np.arange(20), 10)
     with pytest.raises(UserError) as error:
         next(stream)
     assert str(error.value) == "picture 7 cannot be read: mend it"
@@ -180,15 +179,21 @@ def test_a_file_cut_short_is_told(load: Load, tmp_path: Path) -> None:
         pictures.subset(slice(None))
 
 
+def test_threads_that_read_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    images = np.arange(200, dtype=np.uint8)[:, None, None, None].repeat(3 * 16, axis=3).reshape(200, 4, 4, 3)
+    np.save(tmp_path / "a.npy", images)
+    mapped = np.lib.format.open_memmap(tmp_path / "a.npy", "r")
+    pictures = CachedPictures([Pictures(mapped, np.arange(200, dtype=np.int32), (Path(),) * 200)])
+    orders = [epoch_order(0, epoch, 200) for epoch in range(40)]
+    with closing(map_in_threads(pictures.read, orders, threads=8)) as read:
+        for order, (found, labels) in zip(orders, read, strict=True):
+            np.testing.assert_array_equal(found, images[order])
+            np.testing.assert_array_equal(labels, order)
+
+
 def test_pictures_in_memory_are_no_cache() -> None:
     with pytest.raises(TypeError, match="load_pictures"):
         CachedPictures([Pictures(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int32), (Path("a.jpg"),))])
-
-
-def test_without_grain_one_line_says_what_to_install(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^data\.resident = false needs grain: pip install 'jaxfood\[streaming\]'$"):
-        load(resident=False)
 
 
 # Memory.
@@ -232,11 +237,11 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
 from test_streaming import Counted
 from jaxfood.config.schema import DeviceConfig
-from jaxfood.data.streaming import StreamedPictures
+from jaxfood.data.batches import StreamedBatches
 from jaxfood.devices import make_mesh
 pictures = Counted(20)
 found = []
-for batch in StreamedPictures(pictures, make_mesh(DeviceConfig()), parts=2).batches(np.arange(20)[::-1], 12):
+for batch in StreamedBatches(pictures, make_mesh(DeviceConfig()), parts=2).batches(np.arange(20)[::-1], 12):
     shards = sorted(batch["label"].addressable_shards, key=lambda shard: shard.index[0].start)
     found.append([shard.data.tolist() for shard in shards])
     assert batch["image"].shape == (16, 2, 2, 3)

@@ -1,6 +1,7 @@
 """Food-11 and other data sets of TFDS, without TensorFlow: prepared, read, trained on, and mistakes."""
 
 import dataclasses
+import errno
 import importlib.util
 import json
 import re
@@ -18,10 +19,12 @@ from PIL import Image
 
 from jaxfood.config import Config, load_config
 from jaxfood.config.schema import DataConfig, DeviceConfig
+from jaxfood.data import decode
+from jaxfood.data.batches import make_batches
 from jaxfood.data.demo import FOOD11_CLASSES
 from jaxfood.data.splits import Splits, load_splits
-from jaxfood.data.streaming import make_batches
-from jaxfood.data.tfds import TfdsPictures, main, prepare_food11
+from jaxfood.data.tfds import TfdsPictures, prepare_food11
+from jaxfood.data.tfds.__main__ import main
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError
 from jaxfood.train import train_and_evaluate
@@ -128,18 +131,19 @@ def test_training_on_a_data_set(tiny_config: Config, data_dir: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_tensorflow_is_never_imported(tiny_food: Path, tmp_path: Path) -> None:
-    """Even where it is installed: a module of that name ends the process. TFDS and Grain only when they are needed."""
+    """Even where it is installed: a module of that name ends the process. TFDS only when it is needed."""
     (tmp_path / "tensorflow.py").write_text("import os; os._exit(99)")
     script = f"""
 import sys, warnings
 warnings.simplefilter("error")
 sys.path.insert(0, {str(tmp_path)!r})
-from jaxfood.data.tfds import main
-assert not {{"tensorflow_datasets", "grain"}} & {{*sys.modules}}
+sys.modules["grain"] = None  # nor is Grain needed
+from jaxfood.data.tfds.__main__ import main
+assert not {{"tensorflow_datasets", "array_record"}} & {{*sys.modules}}
 main(["--images", {str(tiny_food)!r}, "--data_dir", {str(tmp_path / "data")!r}])
 from jaxfood.config.schema import DataConfig, DeviceConfig
 from jaxfood.data.splits import load_splits
-from jaxfood.data.streaming import make_batches
+from jaxfood.data.batches import make_batches
 from jaxfood.devices import make_mesh
 config = DataConfig(source="tfds:food11", root={str(tmp_path / "data")!r}, image_size=32)
 train = load_splits(config, 11, seed=0).train
@@ -204,6 +208,32 @@ def test_another_folder_is_refused(tiny_food: Path, tmp_path: Path) -> None:
         prepare_food11(tiny_food / "train", tmp_path)
     with pytest.raises(UserError, match=r"nowhere has no folder train"):
         prepare_food11(tmp_path / "nowhere", tmp_path)
+
+
+def test_only_paths_that_can_be_used_are_taken(
+    tiny_food: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no folder called `gs:` is made."""
+    monkeypatch.chdir(tmp_path)
+    for data_dir in ("gs://food/tfds", Path("gs://food/tfds")):
+        with pytest.raises(
+            UserError, match=r"^--data_dir gs:/+food/tfds: only what is on this machine .* local folder$"
+        ):
+            prepare_food11(tiny_food, data_dir)
+    with pytest.raises(UserError, match=r"s3://food/hw3: .*only gs://BUCKET"):
+        main(["--images", "s3://food/hw3", "--data_dir", "here"])
+    with pytest.raises(UserError, match=r"^data\.root = gs://food/tfds: only what is on this machine"):
+        load_splits(DataConfig(source="tfds:food11", root="gs://food/tfds"), 11, seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_disk_is_no_broken_picture(tiny_food: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(decode, "read_bytes", fail)
+    with pytest.raises(UserError, match=r"^cannot read .*/train/0_0\.jpg \(Input/output error\)"):
+        prepare_food11(tiny_food, tmp_path)
 
 
 @pytest.mark.slow
@@ -291,7 +321,7 @@ def test_settings_for_folders(load: Load) -> None:
         load(skip_corrupt=True)
 
 
-@pytest.mark.parametrize(("package", "what"), [("tensorflow_datasets", "tfds:food11"), ("grain", "tfds:food11")])
+@pytest.mark.parametrize(("package", "what"), [("tensorflow_datasets", "tfds:food11"), ("array_record", "tfds:food11")])
 def test_what_is_not_installed(package: str, what: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))

@@ -35,11 +35,10 @@ class DataConfig(Section):
     valid: str = setting("valid", "validation pictures, named as those of data.train")
     image_size: int = setting(128, "height and width in pixels after resizing", at_least=32, multiple_of=32)
     fraction: float = setting(1.0, "share of each class's training pictures that is used", above=0, at_most=1)
-    skip_corrupt: bool = setting(False, "leave out pictures that cannot be read instead of stopping")
+    skip_corrupt: bool = setting(False, "leave out pictures that cannot be decoded instead of stopping")
     resident: bool = setting(
         True,
-        "keep all pictures on every device; false, and always for tfds: read each batch from disk "
-        "(needs the extra: jaxfood[streaming])",
+        "keep all pictures on every device; false, and always for tfds: read each batch from disk",
     )
     cache_dir: str = setting("", "where decoded pictures are kept; empty: $XDG_CACHE_HOME/jaxfood or ~/.cache/jaxfood")
 

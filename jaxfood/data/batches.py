@@ -1,7 +1,11 @@
-"""Which pictures make up step n, padding and mask, and how they get on to the devices."""
+"""Which pictures make up step n, padding and mask, and how they get on to the devices: from there, or from disk."""
 
-from collections.abc import Iterator
+import math
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 import jax
@@ -9,8 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxfood.data.pictures import Pictures
+from jaxfood.data.pictures import Pictures, StoredPictures
+from jaxfood.data.threads import available_cpus, map_in_threads
 from jaxfood.devices import by_rows, on_every_device
+
+_LEAST_ROWS = 8  # that a thread reads at a time: handing them over costs as much as reading three cached pictures
+_READ_AHEAD = 2  # batches that the threads read before they are asked for
+_PUT_AHEAD = 1  # batches that lie on the devices beside the one in use
 
 Rows = TypeVar("Rows", jax.Array, np.ndarray)
 
@@ -22,7 +31,7 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
     """Batches in an epoch, the smaller last one included."""
-    return -(-size // batch_size)
+    return math.ceil(size / batch_size)
 
 
 def batches(
@@ -33,7 +42,7 @@ def batches(
     All have one shape, `batch_size` rounded up to a multiple of `multiple_of` (so that devices share it), or less where
     the whole order is smaller. The mask is 1 for pictures and 0 for padding.
     """
-    padded_size = steps_per_epoch(min(batch_size, len(order)), multiple_of) * multiple_of
+    padded_size = math.ceil(min(batch_size, len(order)) / multiple_of) * multiple_of
     for first in range(start * batch_size, len(order), batch_size):
         positions = np.zeros(padded_size, np.int32)
         mask = np.zeros(padded_size, np.float32)
@@ -43,8 +52,8 @@ def batches(
         yield positions, mask
 
 
-class ResidentPictures:
-    """Pictures that lie on the devices as uint8, from which batches are gathered there."""
+class ResidentBatches:
+    """Batches of pictures that lie on the devices as uint8, gathered there."""
 
     def __init__(self, pictures: Pictures, mesh: Mesh, *, parts: int = 1, by_device: bool = False) -> None:
         """Copy pictures to every device of a mesh.
@@ -68,6 +77,71 @@ class ResidentPictures:
             yield self._gather(self._images, self._labels, positions, mask)
 
 
+class StreamedBatches:
+    """Batches of stored pictures, each read, and put on the devices, shortly before it is needed.
+
+    Neither the host's nor a device's memory grows with the pictures, beyond some 40 bytes for each. With several
+    processes each reads only the rows of its own devices.
+    """
+
+    def __init__(self, pictures: StoredPictures, mesh: Mesh, *, parts: int = 1, by_device: bool = False) -> None:
+        """Prepare to read; the arguments are those of `ResidentBatches`."""
+        self.size = len(pictures)
+        self._pictures = pictures
+        self._multiple_of = mesh.size * parts
+        self._devices, self._by_device, self._sharding = mesh.size, by_device, by_rows(mesh)
+        ours = [device.process_index == jax.process_index() for device in mesh.devices.flat]
+        self._our_devices = np.flatnonzero(ours)
+
+    def batches(self, order: np.ndarray, batch_size: int, start: int = 0) -> Iterator[dict[str, jax.Array]]:
+        """The batches of an order, as `ResidentBatches` gives them."""
+        chosen = batches(order, batch_size, start=start, multiple_of=self._multiple_of)
+        ours = [(self._our_rows(positions), self._our_rows(mask)) for positions, mask in chosen]
+        ahead: deque[dict[str, jax.Array]] = deque()
+        with closing(self._read(ours)) as read:
+            for batch in read:
+                ahead.append(self._put(batch))
+                if len(ahead) > _PUT_AHEAD:
+                    yield ahead.popleft()
+        yield from ahead
+
+    def _our_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Those rows of a batch that lie on the devices of this process."""
+        return rows.reshape(self._devices, -1)[self._our_devices].reshape(-1)
+
+    def _read(self, chosen: list[tuple[np.ndarray, np.ndarray]]) -> Generator[dict[str, np.ndarray], None, None]:
+        """The batches of these positions and masks, of which threads read some rows each."""
+        reads = min(available_cpus(), math.ceil(len(chosen[0][0]) / _LEAST_ROWS)) if chosen else 1
+        rows = (some for positions, _ in chosen for some in np.array_split(positions, reads))
+        with closing(map_in_threads(self._pictures.read, rows, ahead=_READ_AHEAD * reads)) as read:
+            for positions, mask in chosen:
+                images, labels = map(np.concatenate, zip(*islice(read, reads), strict=True))
+                yield {"image": images, "label": labels, "mask": mask, "position": positions}
+
+    def _put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        if self._by_device:
+            batch = _split_by_device(batch, len(self._our_devices))
+        placed: dict[str, jax.Array] = jax.make_array_from_process_local_data(self._sharding, batch)
+        return placed
+
+
+Batches = ResidentBatches | StreamedBatches
+
+
+def make_batches(
+    pictures: Pictures | StoredPictures, mesh: Mesh, *, parts: int = 1, by_device: bool = False
+) -> Batches:
+    """What gives batches of pictures: from the devices if they are in memory, else from where they are stored."""
+    if isinstance(pictures, Pictures):
+        return ResidentBatches(pictures, mesh, parts=parts, by_device=by_device)
+    return StreamedBatches(pictures, mesh, parts=parts, by_device=by_device)
+
+
+def _split_by_device(batch: dict[str, Rows], devices: int) -> dict[str, Rows]:
+    """A batch `[B, ...]` as `[devices, B / devices, ...]`, the form that `pmap` takes."""
+    return {name: rows.reshape(devices, -1, *rows.shape[1:]) for name, rows in batch.items()}
+
+
 def _gather(
     images: jax.Array, labels: jax.Array, positions: jax.Array, mask: jax.Array, devices: int | None
 ) -> dict[str, jax.Array]:
@@ -77,9 +151,4 @@ def _gather(
         "mask": mask,
         "position": positions,
     }
-    return batch if devices is None else split_by_device(batch, devices)
-
-
-def split_by_device(batch: dict[str, Rows], devices: int) -> dict[str, Rows]:
-    """A batch `[B, ...]` as `[devices, B / devices, ...]`, the form that `pmap` takes."""
-    return {name: rows.reshape(devices, -1, *rows.shape[1:]) for name, rows in batch.items()}
+    return batch if devices is None else _split_by_device(batch, devices)

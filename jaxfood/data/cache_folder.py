@@ -7,14 +7,14 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import PIL
 
 from jaxfood.data.index import PictureIndex
 from jaxfood.errors import UserError
-from jaxfood.files import is_remote
+from jaxfood.files import is_remote, reading, to_local_path
 
 # Part of the fingerprint: raise it when the bytes of an entry would come out differently.
 FORMAT_VERSION = 1
@@ -29,9 +29,9 @@ def default_cache_dir() -> Path:
 
 def cache_folder(cache_dir: str | Path = "") -> Path:
     """The cache folder that the setting `data.cache_dir` means; the empty string means the default."""
-    if is_remote(cache_dir):
-        raise UserError(f"data.cache_dir = {cache_dir}: a bucket cannot be mapped into memory; set a local folder")
-    return Path(os.path.abspath(Path(cache_dir).expanduser())) if str(cache_dir) else default_cache_dir()
+    if not str(cache_dir):
+        return default_cache_dir()
+    return Path(os.path.abspath(to_local_path(cache_dir, "data.cache_dir =").expanduser()))
 
 
 @contextmanager
@@ -54,7 +54,11 @@ def entry_name(root: Path, image_size: int) -> str:
 
 
 def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str:
-    """A name for the pictures of `index` as they are now: their paths, sizes and times, and how they are decoded."""
+    """A name for the pictures of `index` as they are now: their paths, sizes and times, and how they are decoded.
+
+    Raises:
+        UserError: a file is gone or may not be looked at.
+    """
     digest = hashlib.sha256(f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt}".encode())
     for path in index.paths:
         version = index.versions[path] if is_remote(path) else _version(path)
@@ -63,11 +67,9 @@ def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str
 
 
 def _version(path: Path) -> str:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return "unreadable"
-    return f"{stat.st_size} {stat.st_mtime_ns}"
+    with reading(path):
+        status = os.stat(path)
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def temporary_name(name: str) -> str:
@@ -76,22 +78,14 @@ def temporary_name(name: str) -> str:
 
 
 def is_abandoned(temporary: Path) -> bool:
-    """Whether whoever was writing the temporary file is gone."""
-    with suppress(OSError, ValueError):
-        _, host, pid, _ = temporary.name.split("~")
-        # os.kill(pid, 0) asks whether the process lives; on Windows it would end it.
-        if host == platform.node() and os.name == "posix":
-            return not _is_alive(int(pid))
-    with suppress(OSError):
-        return time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER_SECONDS
-    return False
-
-
-def _is_alive(pid: int) -> bool:
+    """Whether whoever was writing the temporary file is gone; elsewhere than on this machine, after a day."""
     try:
-        os.kill(pid, 0)
+        _, host, pid, _ = temporary.name.split("~")
+        if host == platform.node() and os.name == "posix":  # on Windows os.kill would end the process
+            os.kill(int(pid), 0)  # asks whether it lives
+            return False
+        return time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER_SECONDS
     except ProcessLookupError:
-        return False
-    except PermissionError:
         return True
-    return True
+    except (OSError, ValueError):  # another user's process, a file that is gone by now, or nobody's name
+        return False

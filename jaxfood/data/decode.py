@@ -1,4 +1,4 @@
-"""From a picture file to an array of bytes."""
+"""From a picture file to an array of bytes: first read, then decoded, so that a failing disk is no broken picture."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jaxfood.files import is_remote, read_bytes
+from jaxfood.files import read_bytes, reading
 
 # What Pillow's decoders raise on damaged, empty, foreign or monstrous files.
-UNREADABLE = (
+_RAISED_BY_PILLOW = (
     OSError,  # with its UnidentifiedImageError
     SyntaxError,
     ValueError,
@@ -27,6 +27,10 @@ UNREADABLE = (
 )
 
 
+class DecodingError(Exception):
+    """A file's content is no picture that Pillow can decode to its end."""
+
+
 def decode_picture(path: str | Path, image_size: int) -> np.ndarray:
     """Decodes one picture to uint8 [H, W, 3] with H = W = `image_size`.
 
@@ -35,19 +39,21 @@ def decode_picture(path: str | Path, image_size: int) -> np.ndarray:
     do not convert to RGB, so that a CMYK or greyscale picture breaks their batch.
 
     Raises:
-        one of UNREADABLE: the file is no picture that Pillow can read to its end.
+        DecodingError: the file is no picture.
+        UserError: the file cannot be read, which says nothing about the picture.
     """
-    return _decode(io.BytesIO(read_bytes(path)) if is_remote(path) else path, image_size)
+    with reading(path):
+        encoded = read_bytes(path)
+    return decode_bytes(encoded, image_size)
 
 
 def decode_bytes(encoded: bytes, image_size: int) -> np.ndarray:
     """As `decode_picture`, of a file's content."""
-    return _decode(io.BytesIO(encoded), image_size)
-
-
-def _decode(file: str | Path | io.BytesIO, image_size: int) -> np.ndarray:
-    with Image.open(file) as picture:
-        return np.asarray(_to_rgb(picture).resize((image_size, image_size), Image.Resampling.BILINEAR))
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            return np.asarray(_to_rgb(picture).resize((image_size, image_size), Image.Resampling.BILINEAR))
+    except _RAISED_BY_PILLOW as error:
+        raise DecodingError(str(error)) from error
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -51,12 +51,7 @@ def demo_root(cache_dir: str | Path = "") -> Path:
         UserError: the cache folder cannot be written to.
     """
     root = cache_folder(cache_dir) / DEMO_NAME
-    if processes.count() > 1 and processes.share_folder(root.parent):  # one draws for all
-        with processes.together():
-            if processes.is_first():
-                _draw_once(root)
-    else:
-        _draw_once(root)
+    processes.first_then_all(lambda: _draw_once(root), root.parent)
     return root
 
 

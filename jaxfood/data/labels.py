@@ -1,13 +1,20 @@
 """What names of files and folders say about labels: the homework's two layouts, class folders, and what is missing."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxfood.data.index import NO_LABEL, PictureIndex
 from jaxfood.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxfood.data.index import PictureIndex
+
+NO_LABEL = -1
 
 _LABELLED_FOLDERS = {"labeled", "labelled"}
 _UNLABELLED_FOLDERS = {"unlabeled", "unlabelled"}
@@ -33,7 +40,8 @@ def label_tree(root: Path, names: list[str], classes: Sequence[str]) -> tuple[li
 
 def _number_classes(root: Path, names: set[str], classes: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
     """The label of each class folder name, and the classes in label order."""
-    if all(_LABEL_FOLDER.fullmatch(name) for name in names) and names.isdisjoint(classes):
+    are_numbers = all(_LABEL_FOLDER.fullmatch(name) for name in names)
+    if are_numbers and (names.isdisjoint(classes) or _end_in_numbers(classes)):
         return {name: int(name) for name in names}, tuple(classes)
     known = tuple(classes) or tuple(sorted(names))
     if unknown := sorted(names.difference(known)):
@@ -44,15 +52,24 @@ def _number_classes(root: Path, names: set[str], classes: Sequence[str]) -> tupl
     return {name: known.index(name) for name in names}, known
 
 
+def _end_in_numbers(classes: Sequence[str]) -> bool:
+    """Whether train's labels were numbers: its classes are names of the first, if there are any, then the numbers."""
+    named = next((label for label, name in enumerate(classes) if _LABEL_FOLDER.fullmatch(name)), len(classes))
+    return list(classes[named:]) == [str(label) for label in range(named, len(classes))]
+
+
 def label_file(path: Path, classes: Sequence[str]) -> int:
-    """The label of a picture that was named by itself; the rules are those of `folder.index_files`."""
+    """The label of a picture that was named by itself; the rules are those of `index.index_files`."""
     folder = path.parent.name
     if any(part.lower() in _UNLABELLED_FOLDERS for part in path.parts):
         return NO_LABEL
     if folder in classes:
         return classes.index(folder)
+    number = int(folder) if _LABEL_FOLDER.fullmatch(folder) else NO_LABEL
+    if str(number) in classes and _end_in_numbers(classes):  # 00 is the class 0
+        return number
     label = _label_in_name(path.name)
-    return int(folder) if label == NO_LABEL and _LABEL_FOLDER.fullmatch(folder) else label
+    return number if label == NO_LABEL else label
 
 
 def _label_in_name(name: str) -> int:

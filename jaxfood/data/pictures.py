@@ -1,7 +1,8 @@
-"""Decoded pictures with their labels, as training, prediction and the landscape take them."""
+"""Pictures and their labels, as training, prediction and the landscape take them: decoded, or read when needed."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,3 +44,27 @@ class Pictures:
             self.paths + other.paths,
             self.skipped + other.skipped,
         )
+
+
+class StoredPictures(ABC):
+    """Pictures that stay where they are stored and are read when they are needed.
+
+    Attributes:
+        skipped: unreadable pictures that `skip_corrupt` left out.
+    """
+
+    skipped: tuple[Path, ...] = ()
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of pictures."""
+
+    @abstractmethod
+    def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pictures at `positions` and their labels: uint8 [n, H, W, 3] and int32 [n]. Several threads call it."""
+
+    def subset(self, positions: Positions) -> Pictures:
+        """The pictures at `positions`, read into memory; their paths are not kept, and are positions here."""
+        rows = np.arange(len(self))[positions]
+        images, labels = self.read(rows)
+        return Pictures(images, labels, tuple(Path(str(row)) for row in rows), self.skipped)

@@ -1,22 +1,23 @@
 """The training and validation pictures that a configuration names."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from jaxfood import processes
 from jaxfood.config.schema import DataConfig
 from jaxfood.data import tfds
-from jaxfood.data.cache import UnreadablePictures, load_pictures
+from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
+from jaxfood.data.cache_folder import cache_folder, fingerprint
 from jaxfood.data.demo import demo_root
-from jaxfood.data.folder import index_pictures
-from jaxfood.data.index import PictureIndex, Positions
+from jaxfood.data.index import PictureIndex, Positions, index_pictures
 from jaxfood.data.labels import check_labels
-from jaxfood.data.pictures import Pictures
-from jaxfood.data.streaming import CachedPictures, StoredPictures
+from jaxfood.data.pictures import Pictures, StoredPictures
 from jaxfood.errors import UserError
-from jaxfood.extras import require
 from jaxfood.files import read_bytes, to_path
 
 
@@ -32,6 +33,8 @@ class Splits:
 def load_splits(data: DataConfig, num_classes: int, *, seed: int, progress: bool = True) -> Splits:
     """Index both splits, check every label, then decode them (or find them decoded).
 
+    Several processes must all call it, within `processes.together`; where they share a cache folder the first decodes.
+
     Args:
         data: where the pictures are. `train` and `valid` may name several folders joined by `+`. For a data set of
             TFDS see `jaxfood.data.tfds`.
@@ -44,14 +47,15 @@ def load_splits(data: DataConfig, num_classes: int, *, seed: int, progress: bool
     """
     if data.source.startswith(tfds.PREFIX):
         return Splits(*tfds.open_splits(data, num_classes))
-    if not data.resident:
-        require("grain", "data.resident = false", extra="streaming")
     root = _root(data)
     train = _index_split(root, "train", data.train)
     valid = _index_split(root, "valid", data.valid, train[0])
     for index in (*train, *valid):
         check_labels(index, num_classes)
-    train_parts, valid_parts = _load({"train": train, "valid": valid}, data, progress)
+    _check_same_files([*train, *valid], data)
+    train_parts, valid_parts = processes.first_then_all(
+        lambda: _load({"train": train, "valid": valid}, data, progress), cache_folder(data.cache_dir)
+    )
     chosen: Positions = slice(None)
     if data.fraction < 1:
         chosen = _stratified(np.concatenate([part.labels for part in train_parts]), data.fraction, seed)
@@ -91,30 +95,40 @@ def _index_split(root: Path, split: str, names: str, first: PictureIndex | None 
     return indexes
 
 
+def _check_same_files(indexes: Sequence[PictureIndex], data: DataConfig) -> None:
+    """Check that no two processes put different pictures into one place of a cache folder that they share."""
+    if processes.count() == 1 or not processes.share_folder(cache_folder(data.cache_dir)):
+        return
+    own = {str(index.root): fingerprint(index, data.image_size, data.skip_corrupt) for index in indexes}
+    everybodys = [json.loads(text) for text in processes.share(json.dumps(own))]
+    for root in own:
+        if len({theirs[root] for theirs in everybodys if root in theirs}) > 1:
+            raise UserError(
+                f"the processes see other pictures, or other times of their files, in {root}: give them one "
+                "data.root on a shared disk, or each a data.cache_dir on a disk of its own"
+            )
+
+
 def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: bool) -> list[list[Pictures]]:
     """The pictures of each index. All of them are looked at before unreadable ones are reported, together."""
-    loaded: list[list[Pictures]] = []
+    load = partial(
+        load_pictures,
+        image_size=data.image_size,
+        cache_dir=data.cache_dir,
+        skip_corrupt=data.skip_corrupt,
+        progress=progress,
+    )
+    loaded: dict[str, list[Pictures]] = {split: [] for split in splits}
     findings: list[str] = []
     for split, indexes in splits.items():
-        parts = []
         for index in indexes:
             try:
-                parts.append(
-                    load_pictures(
-                        index,
-                        data.image_size,
-                        cache_dir=data.cache_dir,
-                        skip_corrupt=data.skip_corrupt,
-                        progress=progress,
-                        description=f"decoding {split}",
-                    )
-                )
-            except UnreadablePictures as error:
+                loaded[split].append(load(index, description=f"decoding {split}"))
+            except UnreadableError as error:
                 findings += error.findings
-        loaded.append(parts)
     if findings:
-        raise UnreadablePictures(findings)
-    return loaded
+        raise UnreadableError(findings)
+    return list(loaded.values())
 
 
 def _join(parts: Sequence[Pictures], chosen: Positions) -> Pictures:

@@ -1,5 +1,6 @@
 """Class probabilities of pictures, by one trained run or several."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,9 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxfood.config.schema import Config, DeviceConfig
-from jaxfood.data.batches import steps_per_epoch
-from jaxfood.data.cache import UnreadablePictures, load_pictures
-from jaxfood.data.folder import index_pictures
-from jaxfood.data.index import PictureIndex
-from jaxfood.data.streaming import CachedPictures, make_batches
+from jaxfood.data.batches import make_batches
+from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
+from jaxfood.data.index import PictureIndex, index_pictures
 from jaxfood.devices import compile_step, make_mesh, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
@@ -61,7 +60,7 @@ def _probabilities(
 ) -> np.ndarray:
     try:
         pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir, progress=progress)
-    except UnreadablePictures as error:  # every picture needs its answer: leaving some out is no mend here
+    except UnreadableError as error:  # every picture needs its answer: leaving some out is no mend here
         raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
     source = pictures if config.data.resident else CachedPictures([pictures])
     feed = make_batches(source, mesh, by_device=takes_rows_by_device(config))
@@ -69,7 +68,7 @@ def _probabilities(
     variables = on_every_device(variables, mesh)
     arguments = (variables, next(feed.batches(order, batch_size)))
     predict = compile_step(partial(_all_logits, model), config, mesh, arguments)
-    total = steps_per_epoch(len(order), batch_size)
+    total = math.ceil(len(order) / batch_size)
     batches = feed.batches(order, batch_size)
     with tqdm(batches, total=total, desc="predicting", unit="batch", leave=False, disable=not progress) as bar:
         # Every batch may be padded, where devices do not divide it.

@@ -10,9 +10,8 @@ import jax
 import numpy as np
 
 from jaxfood.config import Config, load_config
-from jaxfood.data.batches import epoch_order, steps_per_epoch
+from jaxfood.data.batches import Batches, epoch_order, make_batches, steps_per_epoch
 from jaxfood.data.splits import Splits, load_splits
-from jaxfood.data.streaming import Batches, make_batches
 from jaxfood.devices import make_mesh
 from jaxfood.landscape import Point, filter_normalised, loss_slice
 from jaxfood.model.networks import init_variables, make_model

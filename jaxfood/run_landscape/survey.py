@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxfood.config.schema import Config
-from jaxfood.data.cache import UnreadablePictures, load_pictures
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.cache import UnreadableError, load_pictures
+from jaxfood.data.index import index_pictures
 from jaxfood.data.labels import check_labels
 from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError
@@ -59,7 +59,7 @@ def load_sample(images: str, config: Config, run: Path) -> Pictures:
     check_labels(index, config.model.num_classes)
     try:
         pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir)
-    except UnreadablePictures as error:  # of a whole folder, not of a run's split: no setting leaves them out
+    except UnreadableError as error:  # of a whole folder, not of a run's split: no setting leaves them out
         raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
     return pictures.subset(choose(len(pictures), config.landscape.samples, config.landscape.seed))
 

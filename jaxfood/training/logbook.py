@@ -12,7 +12,7 @@ from tqdm import tqdm
 from jaxfood import processes
 from jaxfood.config.schema import LoggingConfig
 from jaxfood.extras import require
-from jaxfood.files import open_lines, write_whole
+from jaxfood.files import Lines, write_whole
 from jaxfood.runs.directory import LOG, METRICS, TENSORBOARD
 
 
@@ -62,7 +62,7 @@ class Logbook:
         kept = [record for record in read_metrics(workdir / METRICS) if record["step"] <= step]
         write_whole(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         self._recorded = {record["step"] for record in kept}
-        self._log, self._metrics = open_lines(workdir / LOG), open_lines(workdir / METRICS)
+        self._log, self._metrics = Lines(workdir / LOG), Lines(workdir / METRICS)
 
     def line(self, text: str) -> None:
         """A line on standard output and in log.txt."""

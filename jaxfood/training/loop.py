@@ -15,9 +15,8 @@ from jax.sharding import Mesh
 from jaxfood import processes
 from jaxfood.config.schema import Config
 from jaxfood.data.augment import changes
-from jaxfood.data.batches import epoch_order, steps_per_epoch
+from jaxfood.data.batches import epoch_order, make_batches, steps_per_epoch
 from jaxfood.data.splits import Splits
-from jaxfood.data.streaming import make_batches
 from jaxfood.devices import Step, compile_step, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
 from jaxfood.model.networks import init_variables

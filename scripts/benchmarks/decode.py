@@ -18,7 +18,7 @@ from PIL import Image
 
 from jaxfood import UserError
 from jaxfood.data.decode import decode_picture
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
 from jaxfood.data.threads import available_cpus, map_in_threads
 
 Decoder = Callable[[Sequence[Path], int], list[np.ndarray]]

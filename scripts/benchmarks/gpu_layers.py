@@ -48,7 +48,7 @@ def jax_blocks(variant: Variant, setting: Setting) -> Iterator[Passes]:
 
 
 def _jax_block(shape: Shape, features: int, dtype: Any) -> Passes:
-    block = ConvBlock(shape[3], features, dtype=dtype)
+    block = ConvBlock(shape[-1], features, dtype=dtype)
     x = jax.random.normal(jax.random.key(0), shape, dtype)
     variables = block.init(jax.random.key(1), x, train=True)
 

@@ -20,8 +20,8 @@ from torch import nn
 from torch_reference import Classifier, make_classifier
 
 from jaxfood import TrainState, UserError, load_config, train_step
+from jaxfood.data.batches import make_batches
 from jaxfood.data.pictures import Pictures
-from jaxfood.data.streaming import make_batches
 from jaxfood.devices import make_mesh, on_every_device
 from jaxfood.model.networks import init_variables
 from jaxfood.pytorch.weights import to_state_dict

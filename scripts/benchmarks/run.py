@@ -20,7 +20,7 @@ from typing import NamedTuple
 from measuring import Parser, alone, machine, need_torch, print_table, versions
 
 from jaxfood import Config, UserError, load_config
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
 
 RUNS = ("the notes' script", "jaxfood, first run", "jaxfood, second run")
 

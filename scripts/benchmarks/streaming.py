@@ -28,10 +28,9 @@ import numpy as np
 from measuring import Parser, Work, alone, in_turns, peak_memory, positive, print_setting, print_table
 
 from jaxfood import Config, TrainState, load_config, train_step
-from jaxfood.data.batches import epoch_order
+from jaxfood.data.batches import epoch_order, make_batches
 from jaxfood.data.demo import demo_root
 from jaxfood.data.splits import load_splits
-from jaxfood.data.streaming import make_batches
 from jaxfood.data.tfds import prepare_food11
 from jaxfood.devices import make_mesh, on_every_device
 from jaxfood.model.networks import init_variables

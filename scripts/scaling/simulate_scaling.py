@@ -18,7 +18,7 @@ from scaling_measurements import check, measure_noise
 from scaling_model import CHIPS, best_batch, flops, layers, optimizer, reduced_bytes, simulate
 
 from jaxfood import UserError, load_config, load_run
-from jaxfood.data.folder import index_pictures
+from jaxfood.data.index import index_pictures
 from jaxfood.model.networks import init_variables
 
 CHIP_COUNTS = (1, 8, 64, 1024)

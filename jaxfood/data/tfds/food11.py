@@ -10,10 +10,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxfood.data.demo import FOOD11_CLASSES
-from jaxfood.data.folder import index_pictures
-from jaxfood.data.index import PictureIndex
+from jaxfood.data.index import PictureIndex, index_pictures
 from jaxfood.data.labels import check_labels
 from jaxfood.errors import UserError
+from jaxfood.files import to_path
 
 _SPLITS = ("train", "valid", "test")
 
@@ -45,7 +45,7 @@ class Food11(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterable]:
-        indexes = index_splits(Path(dl_manager.manual_dir))
+        indexes = index_splits(to_path(dl_manager.manual_dir))
         return {split: self._generate_examples(index) for split, index in indexes.items()}
 
     def _generate_examples(self, index: PictureIndex) -> Iterator[tuple[str, dict[str, Any]]]:

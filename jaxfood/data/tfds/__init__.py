@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from jaxfood.config.schema import DataConfig
-from jaxfood.data.decode import UNREADABLE, decode_bytes, decode_picture
+from jaxfood.data.decode import DecodingError, decode_bytes, decode_picture
 from jaxfood.data.index import PictureIndex
-from jaxfood.data.streaming import StoredPictures
+from jaxfood.data.pictures import StoredPictures
 from jaxfood.data.threads import map_in_threads
 from jaxfood.errors import UserError
 from jaxfood.extras import require
+from jaxfood.files import absolute, to_local_path, to_path
 
 PREFIX = "tfds:"
 
@@ -61,7 +62,7 @@ class TfdsPictures(StoredPictures):
     def _decode(self, encoded: bytes, position: int) -> np.ndarray:
         try:
             return decode_bytes(encoded, self._image_size)
-        except UNREADABLE as error:
+        except DecodingError as error:
             raise UserError(
                 f"picture {position} of {self._name} cannot be read: prepare the data set again without it"
             ) from error
@@ -80,7 +81,7 @@ def open_splits(data: DataConfig, num_classes: int) -> tuple[TfdsPictures, TfdsP
     """
     _check_settings(data)
     require("tensorflow_datasets", data.source, extra="tfds")
-    require("grain", data.source, extra="tfds")
+    require("array_record", data.source, extra="tfds")
     builder = _find(data)
     image, label = _picture_and_label(builder, data.source)
     classes = tuple(builder.info.features[label].names)
@@ -119,7 +120,7 @@ def _find(data: DataConfig) -> Any:
     from tensorflow_datasets.core.registered import DatasetNotFoundError
 
     name = data.source.removeprefix(PREFIX)
-    where = {"data_dir": data.root} if data.root else {}
+    where = {"data_dir": str(to_local_path(data.root, "data.root ="))} if data.root else {}
     try:
         builder = builder_from_files(name, **where)
     except DatasetNotFoundError:
@@ -173,18 +174,19 @@ def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
 
     Args:
         images: the folder that holds `train` and `valid` with labels, and maybe `test`.
-        data_dir: where TFDS keeps data sets; the empty string is its own default.
+        data_dir: where TFDS keeps data sets, on this machine; the empty string is its own default.
 
     Raises:
         UserError: TFDS is not installed, the data set is there already, pictures cannot be read or have wrong labels.
     """
     require("tensorflow_datasets", "food11", extra="tfds")
+    root = absolute(to_path(images).expanduser())
+    where = str(to_local_path(data_dir, "--data_dir")) if str(data_dir) else None
     import tensorflow_datasets as tfds
 
-    from jaxfood.data.food11 import Food11, index_splits
+    from jaxfood.data.tfds.food11 import Food11, index_splits
 
-    root = Path(images).expanduser().absolute()
-    builder = Food11(data_dir=str(data_dir) or None, file_format=_FORMAT)
+    builder = Food11(data_dir=where, file_format=_FORMAT)
     if builder.data_path.exists():  # it appears whole
         raise UserError(f"{builder.data_dir} is there already: remove it to prepare it again")
     for index in index_splits(root).values():
@@ -197,7 +199,7 @@ def _check_readable(index: PictureIndex) -> None:
     def is_readable(path: Path) -> bool:
         try:
             decode_picture(path, 1)
-        except UNREADABLE:
+        except DecodingError:
             return False
         return True
 
@@ -205,22 +207,3 @@ def _check_readable(index: PictureIndex) -> None:
         unreadable = [index.name(path) for path, good in zip(index.paths, readable, strict=True) if not good]
     if unreadable:
         raise UserError(f"pictures in {index.root} cannot be read: {', '.join(unreadable)}; mend or remove them")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse, prepare, print."""
-    from jaxfood import cli
-
-    parser = cli.Parser("data.tfds", "Prepare Food-11 as the TFDS data set food11, of the homework's folders.")
-    parser.add_argument("--images", required=True, help="the folder that holds train, valid and test")
-    parser.add_argument("--data_dir", default="", help="where TFDS keeps data sets (default: TFDS's own)")
-    arguments = parser.parse_args(argv)
-    prepared = prepare_food11(arguments.images, arguments.data_dir)
-    root = f" --data.root {arguments.data_dir}" if arguments.data_dir else ""
-    print(f"{prepared}; train on it with: python -m jaxfood.train --data.source {PREFIX}food11{root}")
-
-
-if __name__ == "__main__":
-    from jaxfood import cli
-
-    cli.run(main)
