@@ -1,7 +1,9 @@
-"""A page of a lesson or of a survey: Markdown, its pictures, and its numbers as JSON."""
+"""A page of a lesson or of a run's landscape: Markdown, its pictures, and its numbers as JSON."""
 
 import json
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +24,17 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 
 class Page:
-    """Gathers text and pictures in a folder: NAME.md, NAME.json, NAME-FIGURE.png."""
+    """Gathers text and pictures in a local folder: NAME.md, NAME.json, NAME-FIGURE.png.
 
-    def __init__(self, folder: Path, name: str, title: str) -> None:
+    Raises:
+        UserError: the folder is in a bucket or cannot be written to, or matplotlib is missing.
+    """
+
+    def __init__(self, folder: str | Path, name: str, title: str) -> None:
         require("matplotlib", f"the page {name}", extra="lessons")
+        if re.match(r"\w+:/", os.fspath(folder)):  # pathlib leaves a single slash of the two
+            raise UserError(f"{folder}: pages are written to this machine; choose a local folder as --out")
+        folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

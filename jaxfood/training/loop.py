@@ -22,7 +22,8 @@ from jaxfood.devices import Step, compile_step, on_every_device, takes_rows_by_d
 from jaxfood.errors import UserError
 from jaxfood.optim import plateau
 from jaxfood.optim.schedules import make_schedule
-from jaxfood.run_landscape.standing import choose, find_standing, make_point, metrics_of
+from jaxfood.run_landscape.measure import landscape_metrics
+from jaxfood.run_landscape.objective import choose_positions
 from jaxfood.runs.checkpoints import Checkpoints, Memory
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, NoLogbook, Stopwatch
@@ -69,7 +70,7 @@ class Training:
         self.train = make_batches(splits.train, mesh, parts=config.train.accumulate, by_device=by_device)
         self.valid = make_batches(splits.valid, mesh, by_device=by_device)
         settings = config.landscape
-        self.sample = splits.train.subset(choose(len(splits.train), settings.samples, settings.seed))
+        self.sample = splits.train.subset(choose_positions(len(splits.train), settings.samples, settings.seed))
         self.memory = Memory(len(splits.train), steps_per_epoch(len(splits.train), config.train.batch_size))
         self.total_steps = config.train.epochs * self.memory.steps_per_epoch
         with watch("initialise"):
@@ -205,7 +206,7 @@ class Training:
         with self.watch("landscape"):
             variables = jax.tree.map(lambda leaf: leaf.addressable_data(0), self.state.variables)
             try:
-                return metrics_of(find_standing(make_point(self.config, variables, self.sample), self.config))
+                return landscape_metrics(self.config, variables, self.sample)
             except UserError as error:  # no reason to end a training
                 self.logbook.line(f"landscape not measured: {error}")
                 return {}
