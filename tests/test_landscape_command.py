@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,14 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxfood import files
 from jaxfood.config import Config, load_config
 from jaxfood.config.landscape import LandscapeConfig
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
+from jaxfood.files import is_remote
 from jaxfood.landscape.__main__ import main
 from jaxfood.model.networks import init_variables, make_model, predict_logits
 from jaxfood.optim.losses import make_loss
-from jaxfood.run_landscape.standing import choose, make_objective
+from jaxfood.report.page import Page
+from jaxfood.run_landscape import survey
+from jaxfood.run_landscape.measure import landscape_metrics
+from jaxfood.run_landscape.objective import choose_positions, make_objective
 from jaxfood.runs.directory import kept_steps, load_run, read_classes, read_config
 from jaxfood.train import train_and_evaluate
 from jaxfood.training.logbook import read_metrics
@@ -143,6 +149,8 @@ def test_a_made_saddle_is_left_and_training_goes_on(
         (["--images", "FOOD/train", "--samples", "0"], r"landscape\.samples = 0: it takes an integer, at least 1"),
         (["--images", "FOOD/train", "--path", "--escape", "x"], "--escape leaves one checkpoint"),
         (["--images", "FOOD/train", "--escape", "RUN"], "is a run already"),
+        (["--images", "FOOD/train", "--escape", "s3://bucket/new"], r"s3://bucket/new: .* only gs://BUCKET/"),
+        (["--images", "FOOD/train", "--out", "gs://bucket/out"], "gs://bucket/out: only what is on this machine"),
     ],
 )
 def test_mistakes_get_one_line(arguments: list[str], message: str, run: Path, tiny_food: Path, tmp_path: Path) -> None:
@@ -158,14 +166,39 @@ def test_mistakes_get_one_line(arguments: list[str], message: str, run: Path, ti
     }
     words = [re.sub("FOOD|EMPTY|BROKEN|RUN", lambda match: places[match[0]], word) for word in arguments]
     with pytest.raises(UserError, match=message) as error:
-        main([str(run), *words, "--out", str(tmp_path / "out")])
+        main([str(run), "--out", str(tmp_path / "out"), *words])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["gs://bucket/new", "gs:/bucket/new", "s3://bucket/new"])
+def test_a_bucket_is_no_local_folder_of_that_name(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pathlib takes a bucket's address for a folder `gs:` with others in it."""
+    monkeypatch.chdir(tmp_path)
+    for folder in (place, Path(place)):
+        with pytest.raises(UserError, match="bucket/new: only what is on this machine"):
+            Page(folder, "landscape", "a title")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_run_below_the_saddle_may_be_in_a_bucket(
+    saddle: Path, tiny_food: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    monkeypatch.setattr(files, "_check_reachable", lambda bucket: None)
+    monkeypatch.setattr(files, "require", lambda package, feature, extra: None)
+    monkeypatch.setattr(survey, "check_free", lambda workdir, overwrite: None)
+    monkeypatch.setattr(survey, "begin_from", lambda workdir, *run, **more: begun.append(workdir))
+    main([str(saddle), "--images", str(tiny_food / "train"), "--out", str(tmp_path), "--escape", "gs://b/new", *FAST])
+    assert [(os.fspath(workdir), is_remote(workdir)) for workdir in begun] == [("gs://b/new", True)]
 
 
 def test_a_loss_that_is_not_a_number_is_refused(config: Config, tiny_food: Path, tmp_path: Path) -> None:
     variables = init_variables(config)
     variables["params"]["head"]["bias"] = jnp.full(3, jnp.nan)
     begin_from(tmp_path / "run", config, variables)
+    with pytest.raises(UserError, match="the loss is nan at these parameters"):
+        landscape_metrics(config, variables, load_splits(config.data, 3, seed=0, progress=False).valid)
     with pytest.raises(UserError, match="the loss is nan at these parameters"):
         main([str(tmp_path / "run"), "--images", str(tiny_food / "train"), *FAST])
 
@@ -186,5 +219,6 @@ def test_the_loss_is_validations_or_a_training_steps(config: Config) -> None:
 
 
 def test_the_choice_of_pictures_is_the_seeds() -> None:
-    assert choose(100, 5, seed=1).tolist() == choose(100, 5, seed=1).tolist() != choose(100, 5, seed=2).tolist()
-    assert choose(3, 5, seed=0).tolist() == [0, 1, 2]
+    first, again, other = (choose_positions(100, 5, seed=seed).tolist() for seed in (1, 1, 2))
+    assert first == again != other
+    assert choose_positions(3, 5, seed=0).tolist() == [0, 1, 2]

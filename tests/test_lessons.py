@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxfood import page
 from jaxfood.config import SCHEDULES
 from jaxfood.errors import UserError
 from jaxfood.lessons import LESSONS, run_lesson
 from jaxfood.lessons.__main__ import main
+from jaxfood.report import page
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -41,6 +41,13 @@ def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write to .*file .*; choose another --out"):
         main(["schedules", "--out", str(tmp_path / "file")])
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_bucket_is_no_folder_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="gs://bucket/out: only what is on this machine will do here; set a local folder"):
+        main(["schedules", "--out", "gs://bucket/out"])
+    assert not any(tmp_path.iterdir())
 
 
 def test_without_matplotlib_one_line_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ class SpectrumSettings(Section):
     accuracy: float = setting(0.01, "an extreme eigenvalue's residual, as a share of it", above=0, below=1)
     floor: float = setting(5e-5, "or as a share of the largest magnitude, where that is more", at_least=0, below=1)
     max_products: int = setting(400, "most Hessian-vector products for the extreme eigenvalues", at_least=1)
-    miss_probability: float = setting(1e-3, "that an eigenvalue lies further out than said", above=0, below=1)
+    miss_probability: float = setting(1e-3, "that at either end an eigenvalue lies further out", above=0, below=1)
     probes: int = setting(3, "random vectors for the spectral density", at_least=2)
     steps: int = setting(20, "products for each of them", at_least=1)
     trace_products: int = setting(13, "products for the trace", at_least=4)

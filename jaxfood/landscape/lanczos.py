@@ -87,10 +87,12 @@ class Krylov:
         self.size = len(kept)
 
 
-def unseen_share(size: int, vectors: int, probability: float) -> float:
-    """How far beyond Lanczos' extreme value an eigenvalue may lie, as a share of the whole spectrum's width.
+def unseen_fraction(size: int, vectors: int, probability: float) -> float:
+    """How far beyond Lanczos' extreme values eigenvalues may lie, as a fraction of the whole spectrum's width.
 
-    From a start drawn uniformly from the sphere, `vectors` Krylov vectors miss more than a share e at one end with
-    probability at most 1.648 sqrt(n) exp(-sqrt(e) (2 vectors - 1)) (Kuczynski and Wozniakowski 1992).
+    It holds at both ends together, but for `probability`. From a start drawn uniformly from the sphere, `vectors`
+    Krylov vectors miss more than a fraction e at one end with probability at most
+    1.648 sqrt(n) exp(-sqrt(e) (2 vectors - 1)) (Kuczynski and Wozniakowski 1992): each end is given half of it.
     """
-    return (max(0.0, math.log(1.648 * math.sqrt(size) / probability)) / (2 * vectors - 1)) ** 2
+    at_one_end = probability / 2
+    return (max(0.0, math.log(1.648 * math.sqrt(size) / at_one_end)) / (2 * vectors - 1)) ** 2

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxfood.config.landscape import SpectrumSettings
 from jaxfood.landscape.expansion import inner, unit
-from jaxfood.landscape.lanczos import Krylov, Ritz, unseen_share
+from jaxfood.landscape.lanczos import Krylov, Ritz, unseen_fraction
 from jaxfood.landscape.point import Point
 
 _CHECKED = 10  # products between two looks at what Lanczos has settled
@@ -27,8 +27,8 @@ class Eigenpairs:
         residuals: `[k]`, ||H v - value v||: an eigenvalue lies so near.
         exact: they come from the whole matrix.
         settled: every residual is as small as was asked for.
-        unseen: an eigenvalue may lie so far beyond either end without having been found, but for
-            `miss_probability`; 0 where that is impossible.
+        unseen: eigenvalues may lie so far beyond the ends without having been found; that one lies further out, at
+            whichever end, has at most the probability `miss_probability`. 0 where none can.
         products: how many it took.
     """
 
@@ -99,9 +99,9 @@ def _lanczos(point: Point, settings: SpectrumSettings, count: int) -> tuple[Kryl
     if krylov.invariant:
         return krylov, 0.0
     # Restarts only improve on the first vectors, for which the bound holds. The whole spectrum is wider than what was
-    # found of it by at most the share at each end.
-    share = unseen_share(point.size, vectors, settings.miss_probability)
-    return krylov, float(np.ptp(ritz.values)) * share / (1 - 2 * share) if share < 0.5 else math.inf
+    # found of it by at most this fraction at each end.
+    fraction = unseen_fraction(point.size, vectors, settings.miss_probability)
+    return krylov, float(np.ptp(ritz.values)) * fraction / (1 - 2 * fraction) if fraction < 0.5 else math.inf
 
 
 def _settled(ritz: Ritz, settings: SpectrumSettings) -> np.ndarray:
@@ -153,8 +153,8 @@ def _signs(point: Point, rng: np.random.Generator) -> np.ndarray:
     return (2 * rng.integers(0, 2, point.size, np.int8) - 1).astype(point.dtype)
 
 
-class Share(NamedTuple):
-    """A share of all eigenvalues, and between which bounds it is known to lie (equal to it where it is exact)."""
+class Interval(NamedTuple):
+    """An estimate and the bounds between which the quantity lies, equal to it where it is exact."""
 
     value: float
     low: float
@@ -187,7 +187,7 @@ class Density:
         curve: np.ndarray = bells @ self.weights.ravel() / len(self.nodes)
         return curve
 
-    def share_above(self, threshold: float) -> Share:
+    def share_above(self, threshold: float) -> Interval:
         """The share of eigenvalues above a threshold.
 
         The bounds are two standard errors beyond those that hold for each row: a Gauss quadrature cannot tell on which
@@ -196,13 +196,13 @@ class Density:
         above = self.nodes > threshold
         value = float(np.mean(np.sum(self.weights * above, axis=1)))
         if self.exact:
-            return Share(value, value, value)
+            return Interval(value, value, value)
         below_next = np.roll(above, 1, axis=1) & above  # without the first node above
         below_next[:, 0] = False
         and_last = above | np.roll(above, -1, axis=1)  # with the last node not above
         and_last[:, -1] = True
         low, high = (np.sum(self.weights * side, axis=1) for side in (below_next, and_last))
-        return Share(
+        return Interval(
             value,
             max(0.0, float(low.mean()) - 2 * _standard_error(low)),
             min(1.0, float(high.mean()) + 2 * _standard_error(high)),
@@ -220,7 +220,7 @@ def spectral_density(point: Point, settings: SpectrumSettings) -> Density:
     return Density(nodes, weights, exact=False)
 
 
-def minimum_ratio(density: Density, threshold: float) -> Share:
+def minimum_ratio(density: Density, threshold: float) -> Interval:
     """The share of positive eigenvalues, those above a threshold up to which they count as zero: 1 at a local minimum.
 
     In the example of the lecture behind the notes (Hung-yi Lee, "Small gradient") it never passes 0.5 to 0.6.

@@ -32,13 +32,13 @@ def run_lesson(name: str, out: str | Path, *, full: bool = False) -> dict[str, A
         full: the real size where the lesson trains, instead of 32 px, and the time that it needs.
 
     Raises:
-        UserError: no such lesson, matplotlib is missing, or the folder cannot be written to.
+        UserError: no such lesson, matplotlib is missing, or the folder is not local or cannot be written to.
     """
     if name not in LESSONS:
         raise UserError(f"no lesson {name!r}; there are: {', '.join(LESSONS)}")
     from jaxfood.report.page import Page
 
-    page = Page(Path(out), name, LESSONS[name])
+    page = Page(out, name, LESSONS[name])
     lesson = import_module(f"jaxfood.lessons.{name.replace('-', '_')}")
     numbers: dict[str, Any] = lesson.measure(full=full)
     lesson.tell(numbers, page)

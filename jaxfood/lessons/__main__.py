@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """List, or run one."""
     parser = cli.Parser("lessons", DESCRIPTION)
     parser.add_argument("name", metavar="NAME", nargs="?", help=f"one of: {', '.join(LESSONS)}")
-    parser.add_argument("--out", type=Path, default=Path("lessons"), help="where to write (default: lessons)")
+    parser.add_argument("--out", metavar="DIR", default="lessons", help="where to write (default: lessons)")
     parser.add_argument("--full", action="store_true", help="where the lesson trains: at the real size, not at 32 px")
     arguments = parser.parse_args(argv)
     if arguments.name is None:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.name in LESSONS:  # JAX is slow to start: not for a name that is refused
         cli.set_up_jax(DeviceConfig())
     run_lesson(arguments.name, arguments.out, full=arguments.full)
-    print(f"{arguments.out / arguments.name}.md")
+    print(Path(arguments.out, f"{arguments.name}.md"))
 
 
 if __name__ == "__main__":

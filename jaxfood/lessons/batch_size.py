@@ -17,7 +17,7 @@ from jaxfood.landscape import Point, filter_normalised, loss_slice
 from jaxfood.model.networks import init_variables, make_model
 from jaxfood.optim.losses import make_loss
 from jaxfood.report.page import COLOURS, LINES, Page
-from jaxfood.run_landscape.standing import make_point
+from jaxfood.run_landscape.objective import make_point
 from jaxfood.training.metrics import means, zero_sums
 from jaxfood.training.state import TrainState
 from jaxfood.training.step import add_evaluation, add_update, loss_fn

@@ -1,4 +1,4 @@
-"""A page of a lesson or of a survey: Markdown, its pictures, and its numbers as JSON."""
+"""A page of a lesson or of a run's landscape: Markdown, its pictures, and its numbers as JSON."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxfood.errors import UserError
 from jaxfood.extras import require
-from jaxfood.files import write_whole
+from jaxfood.files import to_local_path, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,10 +22,15 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 
 class Page:
-    """Gathers text and pictures in a folder: NAME.md, NAME.json, NAME-FIGURE.png."""
+    """Gathers text and pictures in a local folder: NAME.md, NAME.json, NAME-FIGURE.png.
 
-    def __init__(self, folder: Path, name: str, title: str) -> None:
+    Raises:
+        UserError: the folder is in a bucket or cannot be written to, or matplotlib is missing.
+    """
+
+    def __init__(self, folder: str | Path, name: str, title: str) -> None:
         require("matplotlib", f"the page {name}", extra="lessons")
+        folder = to_local_path(folder, "--out")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

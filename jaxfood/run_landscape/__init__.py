@@ -1,1 +1,1 @@
-"""The landscape of a run: which point, which pictures, what is measured, the page."""
+"""The landscape of a run: which pictures and which checkpoint, what is measured there, and the page."""

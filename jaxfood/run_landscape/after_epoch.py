@@ -5,7 +5,8 @@ import jax
 from jaxfood.config.schema import Config
 from jaxfood.data.splits import Splits
 from jaxfood.errors import UserError
-from jaxfood.run_landscape.standing import choose, find_standing, make_point, metrics_of
+from jaxfood.run_landscape.measure import landscape_metrics
+from jaxfood.run_landscape.objective import choose_positions
 from jaxfood.training.after_epoch import AfterEpoch, Log, Record
 from jaxfood.training.state import TrainState
 
@@ -15,14 +16,14 @@ def measure_landscape(config: Config, splits: Splits) -> AfterEpoch | None:
     settings = config.landscape
     if not settings.every:
         return None
-    pictures = splits.train.subset(choose(len(splits.train), settings.samples, settings.seed))
+    pictures = splits.train.subset(choose_positions(len(splits.train), settings.samples, settings.seed))
 
     def after_epoch(state: TrainState, record: Record, log: Log) -> tuple[TrainState, dict[str, float]]:
         if record["epoch"] % settings.every:
             return state, {}
         variables = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.variables)
         try:
-            return state, metrics_of(find_standing(make_point(config, variables, pictures), config))
+            return state, landscape_metrics(config, variables, pictures)
         except UserError as error:  # a loss that is not finite there: no reason to end a training
             log(f"landscape not measured: {error}")
             return state, {}

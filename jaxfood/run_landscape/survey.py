@@ -1,146 +1,98 @@
-"""What lies around a run's parameters: spectrum, sharpness, slices of the loss."""
+"""Survey a run: one checkpoint with its neighbourhood, or every checkpoint; and leave a saddle for a new run."""
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from tqdm import tqdm
 
 from jaxfood.config.schema import Config
-from jaxfood.data.cache import UnreadableError, load_pictures
-from jaxfood.data.index import index_pictures
-from jaxfood.data.labels import check_labels
 from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError
-from jaxfood.landscape import (
-    Density,
-    Estimate,
-    Point,
-    Share,
-    Sharpness,
-    filter_normalised,
-    lanczos_vectors,
-    loss_slice,
-    minimum_ratio,
-    sharpness,
-    spectral_density,
-    trace,
-)
-from jaxfood.run_landscape.standing import Standing, choose
-from jaxfood.runs.directory import read_classes
-
-LINE, PLANE = 21, 11  # steps of a slice along a line, and along each side of a plane
-LOSSES = 3 * LINE + PLANE**2  # that the slices take
-ASCENT_STEPS = 5
+from jaxfood.landscape import LineSearch, Point, escape
+from jaxfood.report.page import Page
+from jaxfood.run_landscape.measure import SLICE_LOSSES, PointReport, classify, measure_geometry, planned_products
+from jaxfood.run_landscape.objective import load_sample, make_point
+from jaxfood.run_landscape.page import write_checkpoint, write_path
+from jaxfood.run_landscape.progress import ProductBar
+from jaxfood.runs.directory import check_free, kept_steps, load_run, read_classes
+from jaxfood.training.saved import begin_from
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What lies around it."""
+def survey_run(
+    run: Path, config: Config, images: str, *, which: str | None, out: str | Path, new_run: Path | None = None
+) -> None:
+    """Write landscape.md, landscape.json and pictures, and print on the way what is found.
 
-    trace: Estimate
-    density: Density
-    positive: Share  # the minimum ratio
-    sharpness: Sharpness
-    lines: dict[str, tuple[np.ndarray, np.ndarray]]  # by direction: steps and losses
-    plane: tuple[np.ndarray, np.ndarray, np.ndarray]  # steps along the first and last eigenvector, losses
-
-
-def load_sample(images: str, config: Config, run: Path) -> Pictures:
-    """The pictures that a survey takes: `landscape.samples` of a labelled folder.
+    Args:
+        run: the work directory of a training.
+        config: the run's; its `landscape` says how it is measured.
+        images: labelled pictures that the loss is taken on.
+        which: "best", "last" or the step of a checkpoint; None: every checkpoint that the run kept, classified only.
+        out: a local folder for the page.
+        new_run: free; becomes a run that begins below the saddle at `which`.
 
     Raises:
-        UserError: no pictures there, one without a label or with one beyond the classes, or unreadable ones.
+        UserError: a mistake in the pictures or the paths, a loss that is not finite, or no saddle to leave.
     """
-    index = index_pictures(images, read_classes(run))
-    check_labels(index, config.model.num_classes)
-    try:
-        pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir)
-    except UnreadableError as error:  # of a whole folder, not of a run's split: no setting leaves them out
-        raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
-    return pictures.subset(choose(len(pictures), config.landscape.samples, config.landscape.seed))
+    if new_run is not None:
+        check_free(new_run, overwrite=False)
+    page = Page(out, "landscape", f"where {run} stands")
+    pictures = load_sample(images, config, run)
+    page.text(
+        f"The mean loss of {len(pictures)} pictures of {images}, BatchNorm by the "
+        f"{'running statistics' if config.landscape.statistics == 'running' else 'statistics of these pictures'}."
+    )
+    numbers = {"run": str(run), "images": images, "samples": len(pictures)}
+    if which is None:
+        page.save(numbers | _survey_path(run, config, pictures, page))
+        print(page.file)
+        return
+    _, variables, _ = load_run(run, which)
+    with ProductBar() as bar:
+        point = make_point(config, variables, pictures, bar.update)
+        bar.expect(point, planned_products(point, config.landscape, geometry=True), SLICE_LOSSES)
+        report = classify(point, config.landscape)
+        tqdm.write(f"{run}, {which}: {_in_words(report)}")
+        with tqdm(total=SLICE_LOSSES, desc="losses of the slices", leave=False, delay=1) as losses:
+            geometry = measure_geometry(point, report, config.landscape, losses.update)
+    page.save(numbers | write_checkpoint(page, f"{which} checkpoint", report, geometry))
+    print(page.file)
+    if new_run is not None:
+        print(_leave_saddle(point, report, config, variables, run, new_run))
 
 
-def look_around(
-    point: Point, found: Standing, config: Config, on_loss: Callable[[], Any] | None = None
-) -> Surroundings:
-    """Trace, density, minimum ratio, sharpness and slices; `on_loss` is called after each of the slices' losses."""
-    settings = config.landscape
-    density = spectral_density(point, settings)
-    first, last = found.pairs.vectors[-1], found.pairs.vectors[0]
-    directions = {
-        "largest eigenvalue's vector": (first, _reach(point.loss, found.pairs.values[-1])),
-        "smallest eigenvalue's vector": (last, _reach(point.loss, found.pairs.values[0])),
-        "random, filter-normalised": (filter_normalised(point, settings.seed, filter_axis=-1), 1.0),
-    }
-    lines = {}
-    for name, (direction, reach) in directions.items():
-        steps = reach * np.linspace(-1, 1, LINE)
-        lines[name] = steps, loss_slice(point, [direction], [steps], on_loss)
-    axes = [_reach(point.loss, value) * np.linspace(-1, 1, PLANE) for value in found.pairs.values[[-1, 0]]]
-    plane = loss_slice(point, [first, last], axes, on_loss)
-    return Surroundings(
-        trace=trace(point, settings),
-        density=density,
-        positive=minimum_ratio(density, found.verdict.threshold),
-        sharpness=sharpness(point, found.pairs, settings.radius, ASCENT_STEPS),
-        lines=lines,
-        plane=(axes[0], axes[1], plane),
+def _survey_path(run: Path, config: Config, pictures: Pictures, page: Page) -> dict[str, Any]:
+    """Every checkpoint's verdict; the page's numbers."""
+    steps, reports = kept_steps(run), list[PointReport]()
+    with ProductBar() as bar:
+        for step in steps:
+            _, variables, _ = load_run(run, step)
+            point = make_point(config, variables, pictures, bar.update)
+            if not reports:
+                bar.expect(point, len(steps) * planned_products(point, config.landscape, geometry=False))
+            reports.append(classify(point, config.landscape))
+            tqdm.write(f"{run}, step {step}: {_in_words(reports[-1])}")
+    return write_path(page, steps, reports)
+
+
+def _leave_saddle(
+    point: Point, report: PointReport, config: Config, variables: dict[str, Any], run: Path, new_run: Path
+) -> str:
+    """Begin a run at the lowest loss along the most negative eigenvector; how much lower, in words."""
+    found = escape(point, report.pairs, LineSearch())
+    if found.loss_after >= found.loss_before:
+        raise UserError(f"no lower loss than {found.loss_before:.6g} found along the most negative eigenvector")
+    begin_from(new_run, config, variables | {"params": found.params}, classes=read_classes(run))
+    return (
+        f"escaped along the eigenvalue {found.eigenvalue:.4g}: loss {found.loss_before:.6g} -> "
+        f"{found.loss_after:.6g}; go on with: python -m jaxfood.train --workdir {new_run} --resume"
     )
 
 
-def planned_products(point: Point, config: Config, *, around: bool) -> int:
-    """About how many Hessian-vector products a standing takes, and what lies around it."""
-    settings = config.landscape
-    if point.size <= settings.dense_size:
-        return point.size
-    ends = lanczos_vectors(point, settings)
-    return ends + settings.trace_products + settings.probes * settings.steps if around else ends
-
-
-def measure_seconds(point: Point) -> tuple[float, float]:
-    """Of one Hessian-vector product and of one loss, once they are compiled.
-
-    Raises:
-        UserError: the loss is not finite here.
-    """
-    _ = point.loss
-    probe = np.ones(point.size, point.dtype)
-    return _second_call(lambda: point.product(probe)), _second_call(lambda: point.loss_at(probe))
-
-
-def numbers(found: Standing) -> dict[str, Any]:
-    """A standing's plain numbers, as landscape.json has them."""
-    verdict = found.verdict
-    return {
-        "verdict": str(verdict.kind),
-        "reason": verdict.reason,
-        "remedy": verdict.remedy,
-        "loss": verdict.downhill.loss,
-        "gradient_norm": found.gradient_norm,
-        "curvature_along_gradient": verdict.downhill.curvature,
-        "promised_decrease": verdict.downhill.decrease,
-        "largest_eigenvalue": verdict.largest.value,
-        "largest_residual": verdict.largest.residual,
-        "smallest_eigenvalue": verdict.smallest.value,
-        "smallest_residual": verdict.smallest.residual,
-        "tolerance": verdict.threshold,
-        "unseen": verdict.unseen,
-        "settled": found.pairs.settled,
-        "products": found.pairs.products,
-    }
-
-
-def _second_call(work: Callable[[], Any]) -> float:
-    work()
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def _reach(loss: float, eigenvalue: float) -> float:
-    """How far a slice goes: where the curvature alone would change the loss by as much as it is."""
-    return math.sqrt(2 * max(abs(loss), 1e-6) / max(abs(float(eigenvalue)), 1e-6))
+def _in_words(report: PointReport) -> str:
+    verdict = report.verdict
+    return (
+        f"{verdict.kind.replace('_', ' ')}: {verdict.reason}\n"
+        f"  loss {verdict.downhill.loss:.6g}, gradient norm {report.gradient_norm:.4g}, "
+        f"eigenvalues {verdict.smallest} to {verdict.largest}"
+    )
