@@ -91,9 +91,9 @@ def landscape_metrics(config: Config, variables: dict[str, Any], pictures: Pictu
 
 def classify(point: Point, settings: LandscapeConfig) -> PointReport:
     """Not critical, a minimum, a maximum, a saddle or degenerate; raises as `landscape_metrics`."""
+    gradient_norm = float(np.linalg.norm(point.gradient.astype(np.float64)))
     pairs = extreme_eigenvalues(point, settings)
-    verdict = judge(expand_downhill(point), pairs, settings)
-    return PointReport(verdict, float(np.linalg.norm(point.gradient.astype(np.float64))), pairs)
+    return PointReport(judge(expand_downhill(point), pairs, settings), gradient_norm, pairs)
 
 
 def measure_geometry(
