@@ -19,6 +19,7 @@ class StopRequest:
         self._handlers: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
+        processes.begin_work()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._request)
@@ -27,6 +28,7 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        processes.end_work(error)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 

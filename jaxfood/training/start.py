@@ -54,9 +54,7 @@ def train_and_evaluate(
         splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
     _check_alike(config, workdir, splits)
     if not resume:
-        with processes.together():
-            if processes.is_first():
-                run.begin(workdir, config, splits.classes, overwrite=overwrite)
+        processes.by_first(lambda: run.begin(workdir, config, splits.classes, overwrite=overwrite))
     with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
         training = Training(config, workdir, splits, mesh, checkpoints, stop, watch)
         if resume and processes.is_first():  # only now: a run that cannot go on stays as it was
