@@ -69,7 +69,7 @@ def run(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a command and leave with its exit status: 0, or 2 and one plain line for a mistake of the user's.
 
     Where it is one of several processes, those end too: with the same status if the same happened to them, else with
-    `links.LOST`.
+    `processes.LOST`.
     """
     status, reason = 0, ""
     try:
@@ -80,9 +80,6 @@ def run(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
         status, reason = INTERRUPTED, f"interrupted{interrupt}"
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception:
-        processes.wait_for_news()
-        raise
     if status:
         print(reason, file=sys.stderr)
         processes.leave(status, reason)

@@ -8,31 +8,69 @@ import time
 from pathlib import Path
 
 
-def links(port: str, count: str, process: str, behaviour: str) -> None:
-    """Meet without JAX, then count steps until all stop, or do something worse before."""
-    from jaxfood.processes.links import Links
-    from jaxfood.processes.meeting import connect, gather, listen
+def join(coordinator: str, count: str, process: str, timeout: str, version: str = "") -> None:
+    """Start as one of several, perhaps of another jaxfood's processes, and tell the others so."""
+    from jaxfood import processes
+    from jaxfood.config.distributed import DistributedConfig
 
-    own, wires = int(process), {}
-    if own:
-        wires[0], _ = connect("127.0.0.1", int(port), own, {}, seconds=30)
+    processes.__version__ = version or processes.__version__
+    processes.start(DistributedConfig(coordinator, int(count), int(process), float(timeout)))
+    print(processes.share(f"from {process}"))
+
+
+def steps(coordinator: str, count: str, process: str, behaviour: str) -> None:
+    """Count steps until all stop, or do something worse before; slower by process."""
+    from jaxfood import processes
+    from jaxfood.config.distributed import DistributedConfig
+    from jaxfood.errors import UserError
+    from jaxfood.training.interrupt import StopRequest
+
+    if "own" in behaviour:  # a program of the user's that starts JAX itself
+        import jax
+
+        jax.distributed.initialize(coordinator, int(count), int(process))
     else:
-        wires = gather(listen(int(port)), int(count), {}, seconds=30)
-        for wire in wires.values():
-            wire.send("welcome")
-    held = Links(own, wires)
-    for step in range(100_000):
-        time.sleep(0.002 * (own + 1))
-        if held.reached(step):
-            print(step)
-            held.part()
-            return
-        if step == 20 and behaviour == "ask":
-            held.ask_to_stop()
-        if step == 20 and behaviour == "leave":
-            held.leave(2, "error: a mistake")
-        if step == 20 and behaviour == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
+        processes.start(DistributedConfig(coordinator, int(count), int(process), timeout=60))
+    for _ in range(2 if "twice" in behaviour else 1):
+        with StopRequest() as stop:
+            for step in range(100_000):
+                time.sleep(0.002 * (int(process) + 1))
+                if stop.reached(step):
+                    print(step)
+                    break
+                if step == 20 and "signal" in behaviour:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                if step == 20 and "die" in behaviour:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if step == 20 and behaviour == "mistake":
+                    raise UserError("a mistake")
+                if step == 20 and behaviour == "fault":
+                    raise ValueError("a fault")
+                if step == 20 and behaviour == "exit":
+                    sys.exit(3)
+                if step == 20 and behaviour in ("end", "end late", "end and wait"):
+                    break
+    if behaviour == "end late":
+        time.sleep(8)
+    if behaviour == "end and wait":
+        processes.barrier()
+
+
+def own_training(coordinator: str, count: str, process: str, root: str, workdir: str) -> None:
+    """Train in a program that starts JAX itself and keeps its preemption service."""
+    import jax
+
+    import jaxfood
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    jax.distributed.initialize(coordinator, int(count), int(process))
+    settings = {"data.root": root, "data.image_size": 32, "data.cache_dir": f"{root}.cache", "model.num_classes": 3}
+    settings |= {"train.batch_size": 8, "train.epochs": 100, "logging.progress": "false"}
+    config = jaxfood.load_config(None, tuple(f"{name}={value}" for name, value in settings.items()))
+    try:
+        jaxfood.train_and_evaluate(config, workdir)
+    except KeyboardInterrupt as interrupt:
+        print(interrupt)
 
 
 def api(folder: str, pictures: str) -> None:
@@ -133,4 +171,4 @@ if __name__ == "__main__":
     from jaxfood import cli
 
     scenario, *given = sys.argv[1:]
-    cli.run(lambda _: {"links": links, "api": api}[scenario](*given))
+    cli.run(lambda _: {"join": join, "steps": steps, "own_training": own_training, "api": api}[scenario](*given))

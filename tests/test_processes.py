@@ -1,15 +1,16 @@
-"""Several processes on this machine: they meet, miss each other, stop together, and train what one would train."""
+"""Several processes on this machine: they start, miss each other, stop together, and train what one would train."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from PIL import Image
 from jaxfood.config.distributed import DistributedConfig
 from jaxfood.data.decode import decode_picture
 from jaxfood.errors import UserError
-from jaxfood.processes.links import LOST
-from jaxfood.processes.meeting import Wire, connect, gather, listen
+from jaxfood.monitor import LOST
 from jaxfood.runs.directory import load_run
 from jaxfood.training.logbook import read_metrics
 
@@ -59,9 +59,19 @@ def ends(running: Sequence[subprocess.Popen[str]], seconds: float = 600) -> list
     return [(process.returncode, *texts) for process, texts in zip(running, told, strict=True)]
 
 
-def run_links(*behaviours: str) -> list[tuple[int, str, str]]:
-    port, count = free_port(), len(behaviours)
-    return ends([start(WORKER, "links", port, count, process, what) for process, what in enumerate(behaviours)], 60)
+def join(*arguments: str, coordinator: str = "") -> list[tuple[int, str, str]]:
+    """What processes end with that are given COUNT PROCESS TIMEOUT [VERSION]."""
+    where = coordinator or f"localhost:{free_port()}"
+    return ends([start(WORKER, "join", where, *each.split()) for each in arguments], 60)
+
+
+def run_steps(*behaviours: str) -> list[tuple[int, str, str]]:
+    where, count = f"localhost:{free_port()}", len(behaviours)
+    return ends([start(WORKER, "steps", where, count, process, what) for process, what in enumerate(behaviours)], 90)
+
+
+def lost(problem: str) -> str:
+    return f"error: {problem}, so this one stops too; start all again with --resume to go on\n"
 
 
 @pytest.mark.parametrize(
@@ -87,129 +97,112 @@ def test_a_run_keeps_how_processes_are_found_but_not_the_place_of_one() -> None:
     assert DistributedConfig("[::1]:1234", num_processes=2, process_id=1).lasting() == DistributedConfig()
 
 
-class Meeting:
-    """Process 0 in a thread, and what it ends with."""
-
-    def __init__(self, count: int, seconds: float, **greeting: object) -> None:
-        self.listener = listen(0)
-        self.port = self.listener.getsockname()[1]
-        self.outcome: object = None
-        self.thread = threading.Thread(target=self._gather, args=(count, seconds, greeting))
-        self.thread.start()
-
-    def _gather(self, count: int, seconds: float, greeting: dict[str, object]) -> None:
-        with self.listener:
-            try:
-                wires = gather(self.listener, count, greeting, seconds)
-                for wire in wires.values():
-                    wire.send("welcome", "to all")
-                self.outcome = wires
-            except UserError as error:
-                self.outcome = str(error)
-
-    def join(self, process: int, **greeting: object) -> str | tuple[Wire, object]:
-        try:
-            return connect("localhost", self.port, process, greeting, seconds=20)
-        except UserError as error:
-            return str(error)
-
-    def result(self) -> Any:
-        self.thread.join(30)
-        return self.outcome
+def test_process_0_cannot_listen_where_another_does_or_where_it_is_not() -> None:
+    with socket.create_server(("localhost", 0)) as listener:
+        places = (f"localhost:{listener.getsockname()[1]}", f"192.0.2.1:{free_port()}")
+        for place in places:
+            [(status, _, told)] = join("2 0 60", coordinator=place)
+            assert status == 2
+            assert told.startswith(f"error: distributed.coordinator = {place}: process 0 cannot listen there")
+            assert len(told.splitlines()) == 1
 
 
-def test_all_meet_and_strangers_do_not_count() -> None:
-    meeting = Meeting(3, seconds=20, version=1)
-    with socket.create_connection(("localhost", meeting.port)) as stranger:
-        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    came: dict[int, Any] = {}
-    second = threading.Thread(target=lambda: came.update({2: meeting.join(2, version=1)}))
-    second.start()
-    wire, told = meeting.join(1, version=1)
-    second.join(30)
-    assert told == "to all"
-    assert came[2][1] == "to all"
-    assert set(meeting.result()) == {1, 2}
-    wire.send("a word", [1, "value"])
-    assert meeting.result()[1].receive() == [("a word", [1, "value"])]
-    for each in (wire, came[2][0], *meeting.result().values()):
-        each.close()
-
-
-def test_those_who_do_not_come_are_named() -> None:
-    meeting = Meeting(4, seconds=2)
-    told = meeting.join(2)
-    assert "process 1, 3 did not come within 2 s" in str(told)
-    assert meeting.result() == told
-
-
-def test_processes_must_be_alike() -> None:
-    meeting = Meeting(3, seconds=20, jax="0.10")
-    told = meeting.join(1, jax="0.12")
-    assert "process 1 has jax 0.12 and process 0 has 0.10" in str(told)
-    assert meeting.result() == told
-
-
-def test_two_with_one_number() -> None:
-    meeting = Meeting(3, seconds=20)
-    first: list[object] = []
-    waiting = threading.Thread(target=lambda: first.append(meeting.join(1)))
-    waiting.start()
-    time.sleep(0.5)
-    told = meeting.join(1)
-    waiting.join(30)
-    assert "two processes have distributed.process_id = 1" in str(told)
-    assert first == [told]
-    assert meeting.result() == told
-
-
-def test_nobody_at_the_coordinator() -> None:
+@pytest.mark.slow
+def test_process_0_waits_at_its_own_address_alone_and_until_interrupted() -> None:
     port = free_port()
-    with pytest.raises(UserError, match=rf"process 0 does not answer at localhost:{port} within 0\.5 s"):
-        connect("localhost", port, 1, {}, seconds=0.5)
+    running = start(WORKER, "join", f"127.0.0.1:{port}", 2, 0, 60)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        time.sleep(0.1)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=1)
+    running.send_signal(signal.SIGINT)
+    assert ends([running], 5) == [(130, "", "interrupted\n")]
 
 
-def test_the_port_of_process_0_is_taken() -> None:
-    with listen(0) as listener:
-        program = (
-            "from jaxfood import cli, processes; from jaxfood.config.distributed import DistributedConfig;"
-            f"cli.run(lambda _: processes.start(DistributedConfig('localhost:{listener.getsockname()[1]}', 2, 0)))"
-        )
-        [(status, _, told)] = ends([start("-c", program)], 60)
-    assert status == 2
-    assert "cannot listen there" in told
-    assert len(told.splitlines()) == 1
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("3 0 4", "3 2 4"), "not all processes came to .* within 4 s"),
+        (("2 1 2",), r"process 0 does not answer at localhost:\d+ within 2 s"),
+        (("2 0 30", "3 1 30"), "distributed.num_processes is 2 in process 0 and 3 in process 1"),
+        (("2 0 30", "2 1 30 0.0.1"), "jaxfood is .* in process 0 and 0.0.1 in process 1"),
+    ],
+)
+def test_mistakes_at_the_start_are_one_line_in_all(arguments: tuple[str, ...], told: str) -> None:
+    for status, _, said in join(*arguments):
+        assert status == 2
+        assert re.fullmatch(f"error: {told}.*\n", said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [("3 0 6", "3 1 6", "3 1 6"), ("2 0 6", "3 2 6")])
+def test_one_that_process_0_refuses_is_told(arguments: tuple[str, ...]) -> None:
+    finished = join(*arguments)
+    assert {status for status, _, _ in finished} == {2}
+    [refused] = [told for _, _, told in finished if "refused" in told]
+    assert refused.splitlines()[-1].startswith("error: process 0 refused this one")
 
 
 def test_all_stop_at_one_step_that_none_has_passed() -> None:
-    finished = run_links("work", "ask", "ask")
-    assert [status for status, _, _ in finished] == [0, 0, 0]
+    finished = run_steps("work", "signal", "signal")
+    assert [status for status, _, _ in finished] == [0, 0, 0], finished
     stops = {out for _, out, _ in finished}
     assert len(stops) == 1
     assert int(stops.pop()) >= 20
 
 
-@pytest.mark.parametrize("dying", [0, 1])
-def test_a_death_ends_the_others_with_one_line(dying: int) -> None:
-    behaviours = ["work"] * 3
-    behaviours[dying] = "die"
-    finished = run_links(*behaviours)
-    assert finished[dying][0] == -signal.SIGKILL
-    for process in {0, 1, 2} - {dying}:
-        status, _, told = finished[process]
-        assert status == LOST
-        assert told == (
-            f"error: process {dying} has died or can no longer be reached, so this one stops too; start all again with "
-            "--resume to go on\n"
-        )
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["own", "twice", "own twice"])
+def test_all_stop_where_the_program_started_jax_itself_and_in_each_of_its_trainings(how: str) -> None:
+    finished = run_steps(how, f"{how} signal")
+    assert [status for status, _, _ in finished] == [0, 0], finished
+    assert finished[0][1] == finished[1][1]
+    assert len(finished[0][1].split()) == (2 if "twice" in how else 1)
 
 
 @pytest.mark.slow
-def test_one_that_leaves_says_why_and_those_with_the_same_reason_keep_their_status() -> None:
-    (_, _, _), (_, _, _), (status, _, told) = finished = run_links("leave", "leave", "work")
-    assert [status for status, _, _ in finished[:2]] == [2, 2]
-    assert status == LOST
-    assert "has stopped (error: a mistake), so this one stops too" in told
+def test_a_death_ends_the_others_with_one_line() -> None:
+    (first, _, told_first), (died, _, _), (third, _, told_third) = run_steps("work", "die", "work")
+    assert (first, died, third) == (LOST, -signal.SIGKILL, LOST)
+    assert told_first == told_third == lost("process 1 has died or can no longer be reached")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["", "own"])
+def test_the_death_of_process_0_ends_the_others_with_the_line_after_what_jax_says(how: str) -> None:
+    _, *others = run_steps(f"{how} die", how, how)
+    for status, _, told in others:
+        assert status == LOST
+        assert told.endswith(lost("process 0 has died or can no longer be reached"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("behaviours", "statuses", "reason"),
+    [
+        (("work", "mistake", "mistake"), [LOST, 2, 2], "process [12] has stopped \\(error: a mistake\\)"),
+        (("mistake", "work", "work"), [2, LOST, LOST], "process 0 has stopped \\(error: a mistake\\)"),
+        (("work", "fault"), [LOST, 1], "process 1 has stopped \\(by a fault that its own output shows\\)"),
+        (("exit", "work"), [1, LOST], "process 0 has stopped \\(by a fault that its own output shows\\)"),
+        (("end and wait", "end"), [LOST, 0], "process 1 has stopped \\(its own work was done\\)"),
+    ],
+)
+def test_one_that_ends_early_says_why(behaviours: tuple[str, ...], statuses: list[int], reason: str) -> None:
+    finished = run_steps(*behaviours)
+    assert [status for status, _, _ in finished] == statuses, finished
+    for status, _, told in finished:
+        if status == LOST:
+            assert re.fullmatch(f"error: {reason}, so this one stops too; .*\n", told)
+
+
+@pytest.mark.slow
+def test_the_end_of_one_whose_work_is_done_is_no_death() -> None:
+    finished = run_steps("end late", "end")
+    assert [(status, told) for status, _, told in finished] == [(0, ""), (0, "")]
 
 
 @pytest.fixture(scope="module")
@@ -378,3 +371,16 @@ def test_interrupting_one_process_stops_both_at_the_same_step(tiny_food: Path, t
     assert len(lines) == 1
     step = max(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
     assert lines.pop().startswith(f"interrupted at step {step}, saved")
+
+
+@pytest.mark.slow
+def test_sigterm_stops_a_training_whose_program_started_jax_itself(tiny_food: Path, tmp_path: Path) -> None:
+    workdir, where = tmp_path / "run", f"localhost:{free_port()}"
+    running = [start(WORKER, "own_training", where, 2, process, tiny_food, workdir) for process in range(2)]
+    wait_for_an_epoch(workdir, running)
+    running[1].send_signal(signal.SIGTERM)
+    finished = ends(running, 60)
+    assert [status for status, _, _ in finished] == [0, 0], finished
+    lines = {out.splitlines()[-1] for _, out, _ in finished}
+    assert len(lines) == 1
+    assert re.match(r" at step \d+, saved; go on with", lines.pop())

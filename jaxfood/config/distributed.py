@@ -44,6 +44,12 @@ class DistributedConfig(Section):
                 "number the processes 0, 1, ... and give each its own number and all the same count"
             )
 
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """Those of `coordinator`, an IPv6 address without its brackets."""
+        host, _, port = self.coordinator.rpartition(":")
+        return host.strip("[]"), int(port)
+
     def lasting(self) -> "DistributedConfig":
         """What of it holds for a run's next start too: not the place of one process among those of today."""
         return self if self.coordinator in ("", AUTO, NONE) else DistributedConfig()

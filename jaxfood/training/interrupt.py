@@ -17,8 +17,11 @@ class StopRequest:
     def __init__(self) -> None:
         self._made = False
         self._handlers: dict[int, object] = {}
+        self._monitor = processes.monitor()
 
     def __enter__(self) -> "StopRequest":
+        if self._monitor:
+            self._monitor.begin_work()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._request)
@@ -27,15 +30,18 @@ class StopRequest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._monitor:
+            self._monitor.end_work(error)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def reached(self, step: int) -> bool:
         """Whether to stop now, `step` steps being done. Several processes must all ask, after the same steps."""
-        return processes.reached_stop(step) if processes.count() > 1 else self._made
+        return self._monitor.reached(step) if self._monitor else self._made
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self._made:
             raise KeyboardInterrupt
         self._made = True
-        processes.ask_to_stop()
+        if self._monitor:
+            self._monitor.ask_to_stop()

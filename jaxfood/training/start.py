@@ -51,9 +51,7 @@ def train_in(
         splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
     _check_alike(config, workdir, splits)
     if not resume:
-        with processes.together():
-            if processes.is_first():
-                run.begin(workdir, config, splits.classes, overwrite=overwrite)
+        processes.by_first(lambda: run.begin(workdir, config, splits.classes, overwrite=overwrite))
     made = {work: make(config, splits) for work, make in after_epoch.items()}
     with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
         training = Training(config, splits, mesh, {work: do for work, do in made.items() if do is not None}, watch)
