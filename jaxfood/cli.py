@@ -10,9 +10,9 @@ from typing import NoReturn
 
 from jaxfood import processes
 from jaxfood.config.distributed import AUTO, DistributedConfig
-from jaxfood.config.schema import SECTIONS, Config, DeviceConfig
-from jaxfood.config.settings import describe
-from jaxfood.config.sources import VARIANTS, Source, read_texts, variants_of
+from jaxfood.config.fields import describe
+from jaxfood.config.loading import VARIANTS, Source, read_texts, variants_of
+from jaxfood.config.sections import SECTIONS, Config, DeviceConfig
 from jaxfood.errors import UserError
 from jaxfood.files import to_path
 

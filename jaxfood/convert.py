@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxfood import cli
-from jaxfood.config import sources
-from jaxfood.config.schema import Config, DeviceConfig
+from jaxfood.config import loading
+from jaxfood.config.sections import Config, DeviceConfig
 from jaxfood.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def from_torch(argv: Sequence[str]) -> None:
 
 
 def _config(
-    arguments: argparse.Namespace, flags: sources.Source, variables: Any, optimizer: "TorchOptimizer | None"
+    arguments: argparse.Namespace, flags: loading.Source, variables: Any, optimizer: "TorchOptimizer | None"
 ) -> Config:
     """The run's: sizes by the weights, then the file of --config, the checkpoint's optimizer, the flags."""
     from jaxfood.pytorch.names import table_of_variables
@@ -68,9 +68,9 @@ def _config(
     table = table_of_variables(variables)
     image_size, num_classes = table.image_size, table.num_classes
     given = {"data": {"image_size": image_size}, "model": {"num_classes": num_classes}}
-    merged = [sources.Source(arguments.weights.name, given)]
+    merged = [loading.Source(arguments.weights.name, given)]
     if arguments.config is not None:
-        merged.append(sources.read_toml(sources.find_config(arguments.config)))
+        merged.append(loading.read_toml(loading.find_config(arguments.config)))
     if optimizer is not None:
         name = flags.values.get("optimizer", {}).get("name", optimizer.names[0])
         if name not in optimizer.names:
@@ -78,8 +78,8 @@ def _config(
                 f"{arguments.weights} holds the state of {' or '.join(optimizer.names)}, not of {name}: "
                 "leave out optimizer.name, or take the weights alone with --weights_only"
             )
-        merged.append(sources.Source(arguments.weights.name, {"optimizer": {"name": name, **optimizer.settings}}))
-    config = sources.merge(*merged, flags)
+        merged.append(loading.Source(arguments.weights.name, {"optimizer": {"name": name, **optimizer.settings}}))
+    config = loading.merge(*merged, flags)
     if (config.data.image_size, config.model.num_classes) != (image_size, num_classes):
         raise UserError(
             f"{arguments.weights} is for {image_size} px and {num_classes} classes, not {config.data.image_size} px "

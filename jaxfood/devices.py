@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxfood.config.schema import Config, DeviceConfig
+from jaxfood.config.sections import Config, DeviceConfig
 from jaxfood.errors import UserError
 
 AXIS = "data"

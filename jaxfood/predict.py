@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxfood import cli
-from jaxfood.config.schema import DeviceConfig
+from jaxfood.config.sections import DeviceConfig
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote
 

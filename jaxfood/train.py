@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxfood import cli, processes
-from jaxfood.config import sources
-from jaxfood.config.schema import Config
+from jaxfood.config import loading
+from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.files import to_path
 
@@ -44,7 +44,7 @@ def train_and_evaluate(
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, train, print."""
     parser = cli.Parser("train", DESCRIPTION)
-    parser.add_argument("--config", help=f"a TOML file, or a recipe: {', '.join(sources.recipes())}")
+    parser.add_argument("--config", help=f"a TOML file, or a recipe: {', '.join(loading.recipes())}")
     parser.add_argument("--workdir", type=cli.path, help="the run's directory (default: the next free runs/NAME-N)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
@@ -59,12 +59,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         from jaxfood.runs.directory import CONFIG, read_config
 
         read_config(workdir)  # refuses what is no run
-        earlier = [sources.read_toml(workdir / CONFIG)]
+        earlier = [loading.read_toml(workdir / CONFIG)]
     elif recipe is None and "data" not in flags.values:
         recipe = "demo"
         print("no --config and no --data setting: taking the demo recipe (drawn pictures, no download)")
-    given = [] if recipe is None else [sources.read_toml(sources.find_config(recipe))]
-    config = sources.merge(*earlier, *given, flags)
+    given = [] if recipe is None else [loading.read_toml(loading.find_config(recipe))]
+    config = loading.merge(*earlier, *given, flags)
 
     cli.set_up_jax(config.device, config.distributed)
     from jaxfood.runs.directory import next_workdir

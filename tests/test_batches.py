@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxfood.config.schema import DeviceConfig
+from jaxfood.config.sections import DeviceConfig
 from jaxfood.data.batches import ResidentBatches, batches, epoch_order, steps_per_epoch
 from jaxfood.data.pictures import Pictures
 from jaxfood.devices import make_mesh

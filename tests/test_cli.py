@@ -14,8 +14,8 @@ import pytest
 
 from jaxfood import cli, train
 from jaxfood.config import Config, load_config, to_toml
-from jaxfood.config.schema import SECTIONS
-from jaxfood.config.sources import merge, variants_of
+from jaxfood.config.loading import merge, variants_of
+from jaxfood.config.sections import SECTIONS
 from jaxfood.errors import UserError
 
 
@@ -259,7 +259,7 @@ def test_the_command_line_loads_neither_jax_nor_torch(tmp_path: Path) -> None:
 def test_a_platform_that_is_not_there(platform: str, tmp_path: Path) -> None:
     program = f"""
         from jaxfood import cli
-        from jaxfood.config.schema import DeviceConfig
+        from jaxfood.config.sections import DeviceConfig
         cli.run(lambda _: cli.set_up_jax(DeviceConfig(platform={platform!r})))
     """
     done = python("-c", textwrap.dedent(program), cwd=tmp_path)

@@ -9,11 +9,11 @@ from typing import get_origin
 import pytest
 
 from jaxfood.config import OPTIMIZERS, SCHEDULES, Config, load_config, to_toml
-from jaxfood.config.optimizers import Adam
-from jaxfood.config.schedules import Constant
-from jaxfood.config.schema import SECTIONS, TrainConfig
-from jaxfood.config.settings import describe, kind_of
-from jaxfood.config.sources import VARIANTS, all_settings, merge, read_texts, read_toml, recipes, variants_of
+from jaxfood.config.fields import describe, kind_of
+from jaxfood.config.loading import VARIANTS, all_settings, merge, read_texts, read_toml, recipes, variants_of
+from jaxfood.config.optimizer import Adam
+from jaxfood.config.schedule import Constant
+from jaxfood.config.sections import SECTIONS, TrainConfig
 from jaxfood.errors import UserError
 
 NOTES_RECIPE = {

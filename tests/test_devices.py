@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from jaxfood import TrainState, load_config, train_step
 from jaxfood.config import Config
-from jaxfood.config.losses import CrossEntropy
-from jaxfood.config.schema import DeviceConfig
+from jaxfood.config.loss import CrossEntropy
+from jaxfood.config.sections import DeviceConfig
 from jaxfood.data.batches import ResidentBatches, epoch_order
 from jaxfood.data.pictures import Pictures
 from jaxfood.devices import by_rows, compile_step, make_mesh, on_every_device, takes_rows_by_device

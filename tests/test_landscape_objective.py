@@ -19,7 +19,7 @@ from flax import linen as nn
 from jax.flatten_util import ravel_pytree
 
 from jaxfood import UserError, landscape
-from jaxfood.config.losses import CrossEntropy
+from jaxfood.config.loss import CrossEntropy
 from jaxfood.landscape import Objective, Point, compare, expand, expand_downhill
 from jaxfood.model.classifier import ConvBlock
 from jaxfood.model.fused.conv_pool import conv3x3_max_pool

@@ -45,9 +45,7 @@ def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
 
 def test_a_bucket_is_no_folder_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        UserError, match="gs://bucket/out: only what is on this machine will do here"
-    ):
+    with pytest.raises(UserError, match="gs://bucket/out: only what is on this machine will do here"):
         main(["schedules", "--out", "gs://bucket/out"])
     assert not any(tmp_path.iterdir())
 

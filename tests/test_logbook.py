@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jaxfood.config.schema import LoggingConfig
+from jaxfood.config.sections import LoggingConfig
 from jaxfood.errors import UserError
 from jaxfood.training import logbook
 from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, read_metrics

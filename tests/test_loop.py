@@ -11,9 +11,9 @@ import pytest
 from conftest import NUM_CLASSES, TRAIN_PER_CLASS
 
 from jaxfood.config import LOSSES, OPTIMIZERS, SCHEDULES, Config, load_config
-from jaxfood.config.losses import Focal
-from jaxfood.config.schedules import Plateau
-from jaxfood.config.schema import DeviceConfig
+from jaxfood.config.loss import Focal
+from jaxfood.config.schedule import Plateau
+from jaxfood.config.sections import DeviceConfig
 from jaxfood.data import batches
 from jaxfood.data.index import index_pictures
 from jaxfood.errors import UserError

@@ -21,7 +21,7 @@ import pytest
 
 from jaxfood import files, predict, train
 from jaxfood.config import Config, load_config, to_toml
-from jaxfood.config.schema import LoggingConfig
+from jaxfood.config.sections import LoggingConfig
 from jaxfood.data.cache import load_pictures
 from jaxfood.data.cache_folder import cache_folder
 from jaxfood.data.decode import decode_picture

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxfood import processes
-from jaxfood.config.schema import DataConfig
+from jaxfood.config.sections import DataConfig
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.errors import UserError
 

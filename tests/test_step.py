@@ -11,7 +11,7 @@ import pytest
 
 from jaxfood import TrainState, load_config, train_step
 from jaxfood.config import Config
-from jaxfood.config.losses import CrossEntropy
+from jaxfood.config.loss import CrossEntropy
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.networks import init_variables, predict_logits, to_float
 from jaxfood.optim.losses import make_loss

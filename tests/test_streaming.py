@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from jaxfood.config import Config
-from jaxfood.config.schema import DataConfig, DeviceConfig
+from jaxfood.config.sections import DataConfig, DeviceConfig
 from jaxfood.data import batches
 from jaxfood.data.batches import ResidentBatches, StreamedBatches, epoch_order, make_batches
 from jaxfood.data.cache import CachedPictures
@@ -236,7 +236,7 @@ sys.path.insert(0, "tests")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
 from test_streaming import Counted
-from jaxfood.config.schema import DeviceConfig
+from jaxfood.config.sections import DeviceConfig
 from jaxfood.data.batches import StreamedBatches
 from jaxfood.devices import make_mesh
 pictures = Counted(20)

@@ -18,7 +18,7 @@ from conftest import NUM_CLASSES, NUM_TEST, TRAIN_PER_CLASS, VALID_PER_CLASS
 from PIL import Image
 
 from jaxfood.config import Config, load_config
-from jaxfood.config.schema import DataConfig, DeviceConfig
+from jaxfood.config.sections import DataConfig, DeviceConfig
 from jaxfood.data import decode
 from jaxfood.data.batches import make_batches
 from jaxfood.data.demo import FOOD11_CLASSES
@@ -141,7 +141,7 @@ sys.modules["grain"] = None  # nor is Grain needed
 from jaxfood.data.tfds.__main__ import main
 assert not {{"tensorflow_datasets", "array_record"}} & {{*sys.modules}}
 main(["--images", {str(tiny_food)!r}, "--data_dir", {str(tmp_path / "data")!r}])
-from jaxfood.config.schema import DataConfig, DeviceConfig
+from jaxfood.config.sections import DataConfig, DeviceConfig
 from jaxfood.data.splits import load_splits
 from jaxfood.data.batches import make_batches
 from jaxfood.devices import make_mesh

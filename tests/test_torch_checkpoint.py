@@ -19,7 +19,7 @@ from test_torch_optimizer import ADAM, MATRICES, PARAMETERS, REST, assert_same, 
 
 from jaxfood import convert, train
 from jaxfood.config import OPTIMIZERS, Config, load_config
-from jaxfood.config.losses import CrossEntropy
+from jaxfood.config.loss import CrossEntropy
 from jaxfood.data.batches import epoch_order
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError

@@ -13,7 +13,7 @@ import pytest
 from conftest import NUM_CLASSES
 
 from jaxfood.config import OPTIMIZERS, Config
-from jaxfood.config.sources import Source, merge
+from jaxfood.config.loading import Source, merge
 from jaxfood.errors import UserError
 from jaxfood.pytorch.names import make_table, table_of_variables
 from jaxfood.pytorch.optimizer_state import TorchOptimizer, from_optimizer_state_dict

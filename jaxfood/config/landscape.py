@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxfood.config.settings import Section, setting
+from jaxfood.config.fields import Section, setting
 
 
 @dataclass(frozen=True)

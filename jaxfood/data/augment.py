@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxfood.config.schema import AugmentConfig
+from jaxfood.config.sections import AugmentConfig
 
 
 def changes(config: AugmentConfig) -> bool:

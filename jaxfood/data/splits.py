@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxfood import processes
-from jaxfood.config.schema import DataConfig
+from jaxfood.config.sections import DataConfig
 from jaxfood.data import tfds
 from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
 from jaxfood.data.cache_folder import cache_folder, fingerprint

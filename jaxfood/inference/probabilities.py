@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from jaxfood.config.schema import Config, DeviceConfig
+from jaxfood.config.sections import Config, DeviceConfig
 from jaxfood.data.batches import make_batches
 from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
 from jaxfood.data.index import PictureIndex, index_pictures

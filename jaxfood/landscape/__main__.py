@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from jaxfood import cli
-from jaxfood.config import sources
-from jaxfood.config.schema import DeviceConfig
+from jaxfood.config import loading
+from jaxfood.config.sections import DeviceConfig
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
 
-def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[sources.Source, ...]]:
+def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[loading.Source, ...]]:
     parser = cli.Parser("landscape", DESCRIPTION)
     parser.add_argument("run", metavar="RUN", type=cli.path, help="work directory of a training")
     parser.add_argument("--images", metavar="DIR", required=True, help="labelled pictures that the loss is taken on")
@@ -47,7 +47,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[source
     if is_remote(arguments.run) and arguments.out is None:
         raise UserError(f"{arguments.run} is in a bucket, and pages are written locally: name a folder with --out")
     short = {name: text for name in ("samples", "seed") if (text := getattr(arguments, name)) is not None}
-    return arguments, (flags, sources.read_texts((f"landscape.{name}", text) for name, text in short.items()))
+    return arguments, (flags, loading.read_texts((f"landscape.{name}", text) for name, text in short.items()))
 
 
 if __name__ == "__main__":

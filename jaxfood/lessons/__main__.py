@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxfood import cli
-from jaxfood.config.schema import DeviceConfig
+from jaxfood.config.sections import DeviceConfig
 from jaxfood.lessons import LESSONS, run_lesson
 
 DESCRIPTION = """Run a worked example of the notes: it writes pictures, a page (NAME.md) and its numbers (NAME.json).

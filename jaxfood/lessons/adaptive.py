@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfood.config.optimizers import Adam, NotesRMSprop
+from jaxfood.config.optimizer import Adam, NotesRMSprop
 from jaxfood.lessons.descent import descend_batches
 from jaxfood.report.page import COLOURS, Page
 

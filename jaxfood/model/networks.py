@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxfood.config.schema import Config, ModelConfig
+from jaxfood.config.sections import Config, ModelConfig
 from jaxfood.model.classifier import FoodClassifier
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxfood.config.losses import CrossEntropy, Focal, LossConfig, MeanSquaredError
+from jaxfood.config.loss import CrossEntropy, Focal, LossConfig, MeanSquaredError
 from jaxfood.errors import UserError
 
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]

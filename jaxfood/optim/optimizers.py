@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfood.config import optimizers as settings
-from jaxfood.config.optimizers import OptimizerConfig
-from jaxfood.config.schedules import Plateau
-from jaxfood.config.schema import Config
+from jaxfood.config import optimizer as settings
+from jaxfood.config.optimizer import OptimizerConfig
+from jaxfood.config.schedule import Plateau
+from jaxfood.config.sections import Config
 from jaxfood.optim import notes, transforms
 from jaxfood.optim.plateau import scale_by_plateau
 from jaxfood.optim.schedules import make_schedule

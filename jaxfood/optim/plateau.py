@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxfood.config.schedules import Plateau
-from jaxfood.config.schema import Config
+from jaxfood.config.schedule import Plateau
+from jaxfood.config.sections import Config
 
 _LEAST_CHANGE = 1e-8  # PyTorch's eps: a rate is not reduced by less
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfood.config.optimizers import OptimizerConfig
-from jaxfood.config.schedules import (
+from jaxfood.config.optimizer import OptimizerConfig
+from jaxfood.config.schedule import (
     Constant,
     Exponential,
     InverseSqrt,

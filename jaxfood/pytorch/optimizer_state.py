@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxfood.config.optimizers import OPTIMIZERS, OptimizerConfig
-from jaxfood.config.schema import Config
-from jaxfood.config.settings import kind_of
+from jaxfood.config.fields import kind_of
+from jaxfood.config.optimizer import OPTIMIZERS, OptimizerConfig
+from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.optim.optimizers import make_optimizer
 from jaxfood.pytorch.layouts import floating, to_tensors, to_tree

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import optax
 
-from jaxfood.config.optimizers import OptimizerConfig
-from jaxfood.config.schema import Config
+from jaxfood.config.optimizer import OptimizerConfig
+from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.optim.plateau import rate_factor
 from jaxfood.optim.schedules import make_schedule

@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxfood.config.schema import Config
+from jaxfood.config.sections import Config
 from jaxfood.data.splits import Splits
 from jaxfood.errors import UserError
 from jaxfood.run_landscape.measure import landscape_metrics

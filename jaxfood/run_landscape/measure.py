@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxfood.config.landscape import LandscapeConfig
-from jaxfood.config.schema import Config
+from jaxfood.config.sections import Config
 from jaxfood.data.pictures import Pictures
 from jaxfood.landscape import (
     Density,

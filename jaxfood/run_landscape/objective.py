@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfood.config.schema import Config
+from jaxfood.config.sections import Config
 from jaxfood.data.batches import batches
 from jaxfood.data.cache import UnreadableError, load_pictures
 from jaxfood.data.index import index_pictures

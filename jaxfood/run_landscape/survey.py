@@ -5,7 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jaxfood.config.schema import Config
+from jaxfood.config.sections import Config
 from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError
 from jaxfood.landscape import LineSearch, Point, escape

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from jaxfood.config.schema import Config
-from jaxfood.config.sources import Source, all_settings, merge, read_toml, to_toml
+from jaxfood.config.loading import Source, all_settings, merge, read_toml, to_toml
+from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote, remove, to_path, write_whole
 from jaxfood.model.classifier import FoodClassifier

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from jaxfood.config.schema import TrainConfig
+from jaxfood.config.sections import TrainConfig
 
 NOT_EVALUATED = -1.0  # the accuracy of a checkpoint from inside an epoch: below any real one
 

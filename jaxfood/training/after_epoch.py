@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxfood.config.schedules import Plateau
-from jaxfood.config.schema import Config
+from jaxfood.config.schedule import Plateau
+from jaxfood.config.sections import Config
 from jaxfood.data.splits import Splits
 from jaxfood.optim import plateau
 from jaxfood.training.state import TrainState

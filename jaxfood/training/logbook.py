@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from jaxfood import processes
-from jaxfood.config.schema import LoggingConfig
+from jaxfood.config.sections import LoggingConfig
 from jaxfood.extras import require
 from jaxfood.files import Lines, write_whole
 from jaxfood.runs.directory import LOG, METRICS, TENSORBOARD

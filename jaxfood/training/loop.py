@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxfood import processes
-from jaxfood.config.schema import Config
+from jaxfood.config.sections import Config
 from jaxfood.data.augment import changes
 from jaxfood.data.batches import epoch_order, make_batches, steps_per_epoch
 from jaxfood.data.splits import Splits

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import optax
 
-from jaxfood.config.schema import Config
+from jaxfood.config.sections import Config
 from jaxfood.model.networks import init_variables
 from jaxfood.optim.losses import make_loss
 from jaxfood.runs.checkpoints import Checkpoints

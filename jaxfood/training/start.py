@@ -8,8 +8,8 @@ import jax
 from jax.sharding import Mesh
 
 from jaxfood import processes
-from jaxfood.config.schema import Config
-from jaxfood.config.sources import all_settings
+from jaxfood.config.loading import all_settings
+from jaxfood.config.sections import Config
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxfood.config.schema import Config, TrainConfig
+from jaxfood.config.sections import Config, TrainConfig
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.networks import make_model
 from jaxfood.optim.losses import Loss, make_loss

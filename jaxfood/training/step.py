@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxfood.config.schema import AugmentConfig
+from jaxfood.config.sections import AugmentConfig
 from jaxfood.data.augment import augment
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.networks import predict_logits, to_float

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from measuring import alone, machine, table, versions
 
 from jaxfood import Config, UserError, cli
-from jaxfood.config import sources
+from jaxfood.config import loading
 
 SETTING_UP = ("start", "decode", "initialise", "compile")
 
@@ -61,15 +61,15 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, float, int]:
     parser = cli.Parser("time_to_accuracy", str(__doc__).splitlines()[0])
     parser.prog = "python scripts/benchmarks/time_to_accuracy.py"
     parser.add_argument("--root", help="the folder that holds the split folders (data.root)")
-    parser.add_argument("--config", help=f"a TOML file, or a recipe: {', '.join(sources.recipes())}")
+    parser.add_argument("--config", help=f"a TOML file, or a recipe: {', '.join(loading.recipes())}")
     parser.add_argument("--accuracy", type=float, required=True, help="of validation, in (0, 1]")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     arguments, flags = parser.parse_with_settings(argv)
     if not 0 < arguments.accuracy <= 1 or arguments.seeds < 1:
         parser.error("--accuracy takes a number in (0, 1], and --seeds one of at least 1")
-    given = [] if arguments.config is None else [sources.read_toml(sources.find_config(arguments.config))]
-    root = [] if arguments.root is None else [sources.read_texts([("data.root", arguments.root)])]
-    return sources.merge(*given, *root, flags), arguments.accuracy, arguments.seeds
+    given = [] if arguments.config is None else [loading.read_toml(loading.find_config(arguments.config))]
+    root = [] if arguments.root is None else [loading.read_texts([("data.root", arguments.root)])]
+    return loading.merge(*given, *root, flags), arguments.accuracy, arguments.seeds
 
 
 def with_seed(config: Config, seed: int, folder: Path) -> Config:

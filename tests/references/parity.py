@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from jaxfood import Config, FoodClassifier, TrainState, load_config, train_step
-from jaxfood.config.losses import CrossEntropy
+from jaxfood.config.loss import CrossEntropy
 from jaxfood.model.networks import predict_logits
 from jaxfood.optim.losses import make_loss
 from jaxfood.pytorch.names import table_of_variables

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxfood.config.schema import DataConfig
+from jaxfood.config.sections import DataConfig
 from jaxfood.data.decode import DecodingError, decode_bytes, decode_picture
 from jaxfood.data.index import PictureIndex
 from jaxfood.data.pictures import StoredPictures

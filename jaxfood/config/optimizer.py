@@ -8,7 +8,7 @@ define are at the end; where neither the notes nor PyTorch has a value, a commen
 import math
 from dataclasses import dataclass
 
-from jaxfood.config.settings import Section, setting
+from jaxfood.config.fields import Section, setting
 
 _RATE = "learning rate, the schedule's highest"
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import tomli_w
 
-from jaxfood.config.losses import LOSSES
-from jaxfood.config.optimizers import OPTIMIZERS
-from jaxfood.config.schedules import SCHEDULES
-from jaxfood.config.schema import SECTIONS, Config
-from jaxfood.config.settings import Section, check, parse
+from jaxfood.config.fields import Section, check, parse
+from jaxfood.config.loss import LOSSES
+from jaxfood.config.optimizer import OPTIMIZERS
+from jaxfood.config.schedule import SCHEDULES
+from jaxfood.config.sections import SECTIONS, Config
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote
 

@@ -9,9 +9,9 @@ import pytest
 
 from jaxfood import cli, train
 from jaxfood.config import LOSSES, Config, load_config, to_toml
-from jaxfood.config.losses import CrossEntropy, Focal
-from jaxfood.config.settings import Section, describe, setting
-from jaxfood.config.sources import merge
+from jaxfood.config.fields import Section, describe, setting
+from jaxfood.config.loading import merge
+from jaxfood.config.loss import CrossEntropy, Focal
 from jaxfood.errors import UserError
 from jaxfood.runs.directory import check_resumable
 

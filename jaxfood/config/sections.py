@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 
 from jaxfood.config.distributed import DistributedConfig
+from jaxfood.config.fields import Section, setting
 from jaxfood.config.landscape import LandscapeConfig
-from jaxfood.config.losses import CrossEntropy, LossConfig
-from jaxfood.config.optimizers import Adam, OptimizerConfig
-from jaxfood.config.schedules import Constant, ScheduleConfig
-from jaxfood.config.settings import Section, setting
+from jaxfood.config.loss import CrossEntropy, LossConfig
+from jaxfood.config.optimizer import Adam, OptimizerConfig
+from jaxfood.config.schedule import Constant, ScheduleConfig
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Each may begin with a linear rise from 0, the notes' warm-up (`warmup_ratio`); w
 
 from dataclasses import dataclass
 
-from jaxfood.config.settings import Section, setting
+from jaxfood.config.fields import Section, setting
 
 _RISE = "share of all steps in which the rate rises"
 
