@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before JAX is imported: it reads these when it starts.
@@ -10,8 +11,9 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 # Threads for them. By default XLA has as many as devices, and where a queue of steps waits for each other they run out.
 os.environ["PJRT_NPROC"] = "16"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,6 +38,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's own cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[None]:
+    """The classifier with few features, for tests of what is around it: it compiles and runs in a fraction."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("jaxfood.model.classifier", "jaxfood.pytorch.names"):
+            patch.setattr(f"{module}.FEATURES", (8, 8, 8, 8, 8))
+            patch.setattr(f"{module}.HIDDEN", (16, 8))
+        jax.clear_caches()  # programs of equal configurations are one, whatever their widths
+        yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from jaxfood.data.batches import ResidentBatches, batches, epoch_order, steps_pe
 from jaxfood.data.pictures import Pictures
 from jaxfood.devices import make_mesh
 
+pytestmark = pytest.mark.smoke
+
 
 def pictures(count: int) -> Pictures:
     images = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), np.uint8)

@@ -37,6 +37,7 @@ def kept(checkpoints: Checkpoints) -> list[int]:
     return sorted(checkpoints._manager.all_steps())
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("keep_best", "expected"), [(1, [2, 5]), (2, [2, 4, 5])])
 def test_keeps_the_best_and_the_last(tmp_path: Path, state: TrainState, keep_best: int, expected: list[int]) -> None:
     with Checkpoints(tmp_path, keep_best) as checkpoints:

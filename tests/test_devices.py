@@ -23,6 +23,8 @@ from jaxfood.optim.losses import make_loss
 from jaxfood.training.metrics import batch_sums, means, zero_sums
 from jaxfood.training.step import add_evaluation, add_update, summed_loss
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 STEPS, BATCH_SIZE = 10, 10  # of 24 pictures: epochs of 10, 10 and 4, none of which 8 devices divide
 SETTINGS = (
     *("data.image_size=32", "model.num_classes=3", f"train.batch_size={BATCH_SIZE}"),
@@ -132,6 +134,7 @@ def place(batch: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[str,
     return next(resident.batches(np.arange(len(pictures)), len(pictures)))
 
 
+@pytest.mark.smoke
 def test_evaluation_counts_each_picture_once_over_eight_devices(food: Pictures) -> None:
     found = {}
     for form, devices in (("jit", 1), ("jit", 8), ("pmap", 8)):

@@ -15,6 +15,8 @@ from jaxfood.config.loss import CrossEntropy, Focal
 from jaxfood.errors import UserError
 from jaxfood.runs.directory import check_resumable
 
+pytestmark = pytest.mark.smoke
+
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")

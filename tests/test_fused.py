@@ -71,7 +71,7 @@ def pool(x: jax.Array, scale: jax.Array) -> jax.Array:
 
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("features_in", [3, 6])  # the convolution's output is repeated, or kept
-@pytest.mark.parametrize("batch", [1, 2, 3, 6])
+@pytest.mark.parametrize("batch", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3)), 6])
 def test_values_moments_and_all_gradients(batch: int, features_in: int) -> None:
     x, kernel = normal(batch, 6, 8, features_in), normal(3, 3, features_in, len(SCALE))
     g = Pooled(normal(batch, 3, 4, 5), normal(batch, 5, seed=1), normal(batch, 5, seed=2))
@@ -86,7 +86,7 @@ def test_values_moments_and_all_gradients(batch: int, features_in: int) -> None:
 
 
 @pytest.mark.usefixtures("form")
-@pytest.mark.parametrize("features_in", [3, 6])
+@pytest.mark.parametrize("features_in", [pytest.param(3, marks=pytest.mark.slow), 6])
 def test_second_derivatives_forward_over_reverse_and_reverse_over_reverse(features_in: int) -> None:
     primals = x, kernel = normal(4, 4, 6, features_in), normal(3, 3, features_in, len(SCALE))
     tangents = normal(*x.shape, seed=1), normal(*kernel.shape, seed=1)
@@ -121,6 +121,7 @@ def test_a_convolution_without_pooling_to_the_second_derivative(shape: tuple[int
     assert_close(jax.jit(of(conv3x3))(), expected)
 
 
+@pytest.mark.smoke
 def test_a_convolution_of_odd_height_is_right_where_tiles_of_two_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forms, "_WINOGRAD_CHANNELS", 1)
     monkeypatch.setattr(forms, "_WINOGRAD_TILES", 1)

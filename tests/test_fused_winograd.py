@@ -14,7 +14,7 @@ def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 2, 3), (2, 6, 8, 3), (3, 4, 2, 1)])
+@pytest.mark.parametrize("shape", [pytest.param((1, 2, 2, 3), marks=pytest.mark.slow), (2, 6, 8, 3), (3, 4, 2, 1)])
 def test_it_is_the_convolution_with_its_gradients(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     x, kernel, g = (rng.normal(size=size) for size in (shape, (3, 3, shape[-1], 5), (*shape[:3], 5)))

@@ -32,6 +32,8 @@ from jaxfood.training.metrics import batch_sums, means
 from jaxfood.training.saved import begin_from
 from jaxfood.training.step import loss_fn
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 FAST = (
     *("--samples", "4", "--landscape.max_products", "3", "--landscape.trace_products", "4"),
     *("--landscape.probes", "2", "--landscape.steps", "2"),

@@ -119,7 +119,9 @@ def test_every_public_name_is_there_and_no_module_stands_in_its_place() -> None:
 # Products.
 
 
-@pytest.mark.parametrize("train", [False, True], ids=["running statistics", "batch statistics"])
+@pytest.mark.parametrize(
+    "train", [pytest.param(False, marks=pytest.mark.slow), True], ids=["running statistics", "batch statistics"]
+)
 def test_products_are_the_whole_hessians(variables: dict[str, Any], train: bool) -> None:
     objective = network(variables, train=train)
     point = Point(objective, variables["params"])

@@ -24,6 +24,8 @@ from jaxfood.landscape import (
     judge,
 )
 
+pytestmark = pytest.mark.smoke
+
 CRITICAL = Expansion(loss=1.0, slope=0.0, curvature=0.0)
 
 

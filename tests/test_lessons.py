@@ -16,6 +16,7 @@ from jaxfood.lessons.__main__ import main
 from jaxfood.report import page
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", LESSONS)
 def test_every_lesson_has_its_two_functions(name: str) -> None:
     module = importlib.import_module(f"jaxfood.lessons.{name.replace('-', '_')}")

@@ -26,6 +26,8 @@ from jaxfood.training.logbook import Logbook, read_metrics
 from jaxfood.training.loop import Training
 from jaxfood.training.saved import begin_from
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 STEPS_PER_EPOCH = 3  # 21 pictures in batches of 8
 
 
@@ -73,6 +75,7 @@ def finished(tiny_food: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return workdir, config
 
 
+@pytest.mark.smoke
 def test_a_run_holds_what_the_contract_names(finished: tuple[Path, Config]) -> None:
     workdir, config = finished
     records = read_metrics(workdir / "metrics.jsonl")
@@ -123,7 +126,7 @@ def test_interrupt_inside_an_epoch_and_resume_gives_the_same_run(
     assert_same_run(workdir, whole)
 
 
-@pytest.mark.parametrize("every", [0, 2])
+@pytest.mark.parametrize("every", [pytest.param(0, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.smoke)])
 def test_a_killed_run_resumes_to_the_same_run(
     finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:

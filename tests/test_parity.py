@@ -80,6 +80,7 @@ def test_the_float64_runs_clip(source: str) -> None:
     assert max(norms) > parity.SGD.clip_norm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run", "tolerance"), [("adam float32", 1e-4), ("sgd float32", 1e-3)])
 def test_training_in_float32(source: str, run: str, tolerance: float) -> None:
     ours, theirs = (parity.compare_run(side, source, run) for side in (parity, torch_parity))

@@ -21,6 +21,8 @@ from jaxfood.model.networks import init_variables, predict_logits
 from jaxfood.runs.directory import load_run
 from jaxfood.training.saved import begin_from
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 
 @pytest.fixture(scope="module")
 def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_food: Path):
@@ -64,6 +66,7 @@ def by_hand(run: Path, folder: Path) -> dict[str, int]:
     }
 
 
+@pytest.mark.smoke
 def test_one_row_for_each_picture_the_last_batch_of_one_included(run: Path, tiny_food: Path, tmp_path: Path) -> None:
     out = tmp_path / "submission.csv"
     predict.main([str(run), "--images", str(tiny_food / "test"), "--out", str(out)])

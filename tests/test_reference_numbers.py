@@ -39,6 +39,7 @@ def test_drawn_pictures_are_those_of_the_stored_numbers() -> None:
     assert parity.checksum("drawn") == STORED["drawn"]["pictures"]
 
 
+@pytest.mark.smoke
 def test_logits(source: str) -> None:
     logits = parity.compare_logits(parity, source)
     np.testing.assert_allclose(logits, STORED[source]["logits"], rtol=0, atol=1e-4)

@@ -10,6 +10,8 @@ import pytest
 from jaxfood.config import SCHEDULES, load_config
 from jaxfood.optim.schedules import make_schedule
 
+pytestmark = pytest.mark.smoke
+
 PEAK = 0.5
 
 

@@ -89,6 +89,7 @@ def assert_equal_trees(actual: Any, expected: Any, tolerance: float) -> None:
 # What an update returns.
 
 
+@pytest.mark.smoke
 def test_metrics_are_loss_accuracy_and_gradient_norm(stepped: tuple[TrainState, dict], logits: np.ndarray) -> None:
     _, metrics = stepped
     assert metrics.keys() == {"loss", "accuracy", "grad_norm"}

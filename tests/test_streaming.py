@@ -28,6 +28,8 @@ from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError
 from jaxfood.train import train_and_evaluate
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 Load = Callable[..., Splits]
 
 

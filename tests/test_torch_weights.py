@@ -152,6 +152,7 @@ def test_half_precision_arrays_become_float32(weights: parity.Tensors, dtype: An
     assert_same(to_state_dict(from_torch(narrow)), wide)
 
 
+@pytest.mark.smoke
 def test_safetensors_need_no_torch(weights: parity.Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)  # makes `import torch` fail
     variables = from_torch(weights)

@@ -1,7 +1,7 @@
 """The configuration: every setting of a run, and where it comes from.
 
-`optimizer`, `schedule`, `loss`, `landscape` and `distributed` hold the settings of the sections of those names, `sections`
-the others; `fields` says what a setting is, `loading` reads files and flags.
+`optimizer`, `schedule`, `loss`, `landscape` and `distributed` hold the settings of the sections of those names,
+`sections` the others; `fields` says what a setting is, `loading` reads files and flags.
 """
 
 from jaxfood.config.loading import load_config, to_toml
