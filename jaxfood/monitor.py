@@ -79,6 +79,7 @@ class Monitor:
         self._step, self._stop_at = -1, -1
         self._parting = threading.Event()
         catch_abort()
+        self._look()  # now, so that a death is missed that comes early
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
         self._thread.start()
 
@@ -157,7 +158,7 @@ class Monitor:
             own, everyone = self.status, self._seen.values()
             if own.step is None and any(other.wants_stop and other.work == own.work for other in everyone):
                 own.step = self._step
-            elif own.step is not None and any(s.work > own.work or (s.end and s.step is None) for s in everyone):
+            elif own.step is not None and any(other.end and other.step is None for other in everyone):
                 self._stop_at = sys.maxsize  # the work is done in some process, so it can be in all
             elif len(everyone) == self._count and all(s.work == own.work and s.step is not None for s in everyone):
                 self._stop_at = 1 + max(status.step for status in everyone if status.step is not None)

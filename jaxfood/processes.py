@@ -48,15 +48,12 @@ def start(config: DistributedConfig) -> None:
     # On CPU: one program at a time, or the collectives of two that run at once take each other's messages (gloo).
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM out of Python's reach
-    limits: dict[str, Any] = {
-        "initialization_timeout": int(config.timeout) + 60,
-        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
-    }
+    place |= {"initialization_timeout": int(config.timeout) + 60, "heartbeat_timeout_seconds": HEARTBEAT_SECONDS}
     _joining = True
     if config.process_id > 0:
         catch_abort()
     try:  # in a thread, as Ctrl-C would not end it, and within our time, as JAX aborts at the end of its own
-        ThreadPoolExecutor(1).submit(partial(jax.distributed.initialize, **limits, **place)).result(config.timeout)
+        ThreadPoolExecutor(1).submit(partial(jax.distributed.initialize, **place)).result(config.timeout)
     except TimeoutError:
         raise UserError(_absence(config, place)) from None
     except (ValueError, RuntimeError) as error:

@@ -21,6 +21,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if self._monitor:
+            processes.barrier()  # each stop is of one work, so none begins the next before all have left the last
             self._monitor.begin_work()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
