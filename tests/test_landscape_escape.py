@@ -1,4 +1,4 @@
-"""The way out: the notes' example, lines that fall without end, and never a higher loss."""
+"""The escape from a saddle: the notes' example, lines that fall without end, and never a higher loss."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ def float64() -> Iterator[None]:
         yield
 
 
-def way_out(loss: Callable[[Any], jax.Array], params: Any, **search: Any) -> Escape:
+def escaped(loss: Callable[[Any], jax.Array], params: Any, **search: Any) -> Escape:
     objective = Objective.of(loss)
     point = Point(objective, params)
     result = escape(point, extreme_eigenvalues(point, SpectrumSettings()), LineSearch(**search))
@@ -39,12 +39,12 @@ def way_out(loss: Callable[[Any], jax.Array], params: Any, **search: Any) -> Esc
 
 def line(loss: Callable[[jax.Array], jax.Array]) -> Escape:
     """From 0 in one dimension."""
-    return way_out(lambda x: loss(x[0]), jnp.zeros(1))
+    return escaped(lambda x: loss(x[0]), jnp.zeros(1))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_from_the_notes_saddle_to_a_perfect_minimum(dtype: type) -> None:
-    result = way_out(lambda w: (1 - w[0] * w[1]) ** 2, jnp.zeros(2, dtype))
+    result = escaped(lambda w: (1 - w[0] * w[1]) ** 2, jnp.zeros(2, dtype))
     assert result.loss_before == 1
     assert result.loss_after < 1e-8
     assert result.eigenvalue == pytest.approx(-2)
@@ -55,7 +55,7 @@ def test_from_the_notes_saddle_to_a_perfect_minimum(dtype: type) -> None:
 
 def test_the_parameters_keep_their_tree() -> None:
     params = {"a": jnp.zeros([]), "b": (jnp.zeros((1, 1)),)}
-    result = way_out(lambda p: (1 - p["a"] * p["b"][0][0, 0]) ** 2, params)
+    result = escaped(lambda p: (1 - p["a"] * p["b"][0][0, 0]) ** 2, params)
     assert jax.tree.structure(result.params) == jax.tree.structure(params)
     assert result.loss_after < 1e-8
 
@@ -81,7 +81,7 @@ def test_a_first_step_that_is_too_long_is_halved() -> None:
 
 
 def test_a_loss_that_falls_without_end_is_followed_for_so_many_doublings() -> None:
-    result = way_out(lambda x: -(x[0] ** 2), jnp.zeros(1), first_decrease=0.5, doublings=5)
+    result = escaped(lambda x: -(x[0] ** 2), jnp.zeros(1), first_decrease=0.5, doublings=5)
     assert abs(result.step) == pytest.approx(2**5 * math.sqrt(0.5))
 
 
@@ -124,7 +124,7 @@ def test_the_loss_is_never_higher(seed: int, dtype: type) -> None:
     def loss(x: jax.Array) -> jax.Array:
         return jnp.sum(jnp.sin(waves @ x)) + jnp.sum(x**2)
 
-    result = way_out(loss, jnp.asarray(rng.normal(size=4), dtype))
+    result = escaped(loss, jnp.asarray(rng.normal(size=4), dtype))
     assert result.loss_after < result.loss_before
 
 
@@ -135,6 +135,6 @@ def test_a_start_where_the_loss_is_not_finite_is_refused() -> None:
         escape(point, pairs, LineSearch())
 
 
-def test_without_a_negative_eigenvalue_there_is_no_way_out() -> None:
+def test_without_a_negative_eigenvalue_there_is_no_escaped() -> None:
     with pytest.raises(UserError, match="smallest eigenvalue is 2: there is no way out"):
-        way_out(lambda x: jnp.sum(x**2), jnp.zeros(2))
+        escaped(lambda x: jnp.sum(x**2), jnp.zeros(2))

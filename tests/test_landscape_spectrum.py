@@ -1,4 +1,4 @@
-"""Eigenvalues, trace, density and shares, against spectra that are known and against SciPy. In float64 unless said."""
+"""Eigenvalues, trace, density and fractions, against known spectra and against SciPy. In float64 unless said."""
 
 import math
 from collections.abc import Iterator
@@ -310,7 +310,7 @@ def test_shares_lie_within_their_bounds() -> None:
     for seed in range(3):
         density = spectral_density(point, SpectrumSettings(seed=seed, probes=8, steps=30))
         for threshold in (-0.2, -1e-4, 1e-4, 2e-3, 0.5):
-            share = density.share_above(threshold)
+            share = density.fraction_above(threshold)
             assert share.low <= np.mean(values > threshold) <= share.high
             assert share.low <= share.value <= share.high
 
@@ -324,19 +324,19 @@ def test_a_share_in_a_gap_of_the_spectrum_is_narrow() -> None:
 
 def test_shares_beyond_all_nodes() -> None:
     density = Density(np.array([[0.0, 1.0, 2.0], [0.5, 1.0, 1.5]]), np.full((2, 3), 1 / 3), exact=False)
-    above, below = density.share_above(5.0), density.share_above(-5.0)
+    above, below = density.fraction_above(5.0), density.fraction_above(-5.0)
     assert (above.value, above.low, above.high) == (0, 0, pytest.approx(1 / 3))
     assert (below.value, below.low, below.high) == (pytest.approx(1), pytest.approx(2 / 3), pytest.approx(1))
 
 
-def test_the_bounds_of_a_share_by_hand() -> None:
+def test_the_bounds_of_a_fraction_by_hand() -> None:
     """Two rows: the standard error is half their distance."""
     density = Density(np.array([[0.0, 1.0, 2.0], [0.5, 1.0, 1.5]]), np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4]]), False)
-    share = density.share_above(0.9)
+    share = density.fraction_above(0.9)
     assert share.value == pytest.approx((0.8 + 0.6) / 2)
     assert share.low == pytest.approx((0.3 + 0.4) / 2 - 2 * 0.05)
     assert share.high == 1
-    share = density.share_above(1.7)
+    share = density.fraction_above(1.7)
     assert share.value == pytest.approx(0.3 / 2)
     assert share.low == 0
     assert share.high == pytest.approx((0.8 + 0.4) / 2 + 2 * 0.2)

@@ -37,7 +37,7 @@ class SpectrumSettings(Section):
 
 @dataclass(frozen=True)
 class LandscapeConfig(SpectrumSettings, Tolerances):
-    """Where training stands: how it is found out."""
+    """How a run's landscape is measured, and when."""
 
     every: int = setting(0, "while training: measure after each so many epochs, too; 0: never", at_least=0)
     samples: int = setting(32, "pictures that the loss is taken on", at_least=1)

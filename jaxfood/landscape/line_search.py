@@ -1,4 +1,4 @@
-"""The way out of a saddle: along the most negative eigenvector, as far as the loss falls."""
+"""Escape from a saddle: a line search along the most negative eigenvector, as far as the loss falls."""
 
 import math
 from collections.abc import Callable
@@ -19,9 +19,9 @@ class LineSearch:
     """How far to go along a line.
 
     Attributes:
-        first_decrease: the first step is the one for which curvature alone promises this share of the loss.
+        first_decrease: the first step is the one for which curvature alone promises this fraction of the loss.
         doublings: of the step at most; as many halvings where the first step is already too long.
-        accuracy: of the step, as a share of it.
+        accuracy: of the step, relative.
         evaluations: of the loss at most, once the least loss is bracketed.
     """
 
@@ -62,7 +62,7 @@ def escape(point: Point, pairs: Eigenpairs, search: LineSearch) -> Escape:
 
 
 class _Line:
-    """The loss along a line, which remembers the lowest that it saw; infinite where it is not finite."""
+    """The loss along a line, infinite where it is not finite; `step` and `loss` are the lowest evaluated so far."""
 
     def __init__(self, loss_at: Callable[[float], float]) -> None:
         self._loss_at = loss_at

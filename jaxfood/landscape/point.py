@@ -1,4 +1,4 @@
-"""Where training stands: loss, gradient and Hessian at given parameters, in flat vectors."""
+"""A loss at given parameters: value, gradient and Hessian, in flat vectors."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -88,16 +88,16 @@ class Point:
         return np.stack(rows).astype(np.float64)
 
     def moved(self, displacement: np.ndarray) -> Tree:
-        """The parameters so far away."""
+        """The parameters plus a vector, as a tree."""
         moved: Tree = self.tree(jnp.asarray(self._origin + np.asarray(displacement, self.dtype)))
         return moved
 
     def loss_at(self, displacement: np.ndarray) -> float:
-        """The loss so far away; it may be infinite or not a number."""
+        """The loss at the parameters plus a vector; it may be infinite or not a number."""
         return self.objective.value(self.moved(displacement))
 
     def loss_and_gradient_at(self, displacement: np.ndarray) -> tuple[float, np.ndarray]:
-        """The loss and its gradient so far away; they may be infinite or not a number."""
+        """The loss and its gradient `[size]` there; they may be infinite or not a number."""
         loss, gradient = self.objective.value_and_gradient(self.moved(displacement))
         return loss, np.asarray(ravel_pytree(gradient)[0])
 

@@ -1,4 +1,4 @@
-"""The Hessian's spectrum: extreme eigenvalues, trace, density, and the share of positive eigenvalues.
+"""The Hessian's spectrum: extreme eigenvalues, trace, density, and the fraction of positive eigenvalues.
 
 A small problem's is exact, from the whole matrix; a large one's comes from products with vectors, with its errors.
 """
@@ -61,7 +61,7 @@ def extreme_eigenvalues(point: Point, settings: SpectrumSettings, count: int = 1
 
 
 def lanczos_vectors(point: Point, settings: SpectrumSettings, count: int = 1) -> int:
-    """How many Lanczos vectors are kept for so many eigenvalues at each end: what the memory allows, from 20 to 200."""
+    """How many are kept for `count` eigenvalues at each end: what `memory_gib` allows, from 20 to 200."""
     affordable = int(settings.memory_gib * 2**30) // (point.size * point.dtype.itemsize)
     return min(point.size, max(20, 4 * count, min(200, affordable)))
 
@@ -74,7 +74,7 @@ def _dense_ends(hessian: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _lanczos(point: Point, settings: SpectrumSettings, count: int) -> tuple[Krylov, float]:
-    """Krylov vectors that settle both ends or cost all products allowed, and how far beyond an eigenvalue may lie.
+    """Krylov vectors that settle both ends or cost all products allowed, and `Eigenpairs.unseen`.
 
     Where all eigenvalues found have one sign, one missed might have the other: then all vectors are used.
     """
@@ -167,7 +167,7 @@ class Density:
 
     Attributes:
         nodes: `[probes, steps]`, ascending in each row.
-        weights: `[probes, steps]`, the share of eigenvalues that each stands for; a row sums to 1.
+        weights: `[probes, steps]`, the fraction of eigenvalues that each stands for; a row sums to 1.
         exact: whether the nodes are the eigenvalues.
     """
 
@@ -187,8 +187,8 @@ class Density:
         curve: np.ndarray = bells @ self.weights.ravel() / len(self.nodes)
         return curve
 
-    def share_above(self, threshold: float) -> Interval:
-        """The share of eigenvalues above a threshold.
+    def fraction_above(self, threshold: float) -> Interval:
+        """The fraction of eigenvalues above a threshold.
 
         The bounds are two standard errors beyond those that hold for each row: a Gauss quadrature cannot tell on which
         side of a threshold the two nodes next to it have their weight (Chebyshev, Markov, Stieltjes).
@@ -221,11 +221,11 @@ def spectral_density(point: Point, settings: SpectrumSettings) -> Density:
 
 
 def minimum_ratio(density: Density, threshold: float) -> Interval:
-    """The share of positive eigenvalues, those above a threshold up to which they count as zero: 1 at a local minimum.
+    """The fraction of eigenvalues above a threshold, up to which they count as zero: 1 at a local minimum.
 
     In the example of the lecture behind the notes (Hung-yi Lee, "Small gradient") it never passes 0.5 to 0.6.
     """
-    return density.share_above(threshold)
+    return density.fraction_above(threshold)
 
 
 def _quadrature(point: Point, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:

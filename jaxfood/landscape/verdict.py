@@ -26,6 +26,19 @@ class Eigenvalue:
     value: float
     residual: float
 
+    @property
+    def least_magnitude(self) -> float:
+        """How far from zero it lies at least; negative where the residual hides its sign."""
+        return abs(self.value) - self.residual
+
+    def is_above(self, threshold: float) -> bool:
+        """Whether it is, wherever within the residual it lies."""
+        return self.value - self.residual > threshold
+
+    def is_below(self, threshold: float) -> bool:
+        """Whether it is, wherever within the residual it lies."""
+        return self.value + self.residual < threshold
+
     def __str__(self) -> str:
         return f"{self.value:.4g} ± {self.residual:.1g}"
 
@@ -35,12 +48,12 @@ class Verdict:
     """The kind, the numbers that it rests on, and both in words.
 
     Attributes:
-        kind: which.
+        kind: by the rule of `judge`.
         downhill: loss, slope (the gradient's norm, negative) and curvature along the unit vector of -g.
         smallest: eigenvalue found.
         largest: eigenvalue found.
         exact: they come from the whole Hessian.
-        unseen: so far below `smallest` or above `largest` an eigenvalue may lie that was not found.
+        unseen: see `Eigenpairs`.
         tolerances: what counted as zero.
     """
 
@@ -81,11 +94,11 @@ class Verdict:
                 looser = f", or a decrease tolerance of {share:.2g}" if math.isfinite(share) else ""
                 return f"going further down{looser}"
             case Kind.SADDLE:
-                margin = min(_beyond_doubt(self.smallest), _beyond_doubt(self.largest))
+                margin = min(self.smallest.least_magnitude, self.largest.least_magnitude)
             case Kind.LOCAL_MINIMUM:
-                margin = _beyond_doubt(self.smallest) - self.unseen
+                margin = self.smallest.least_magnitude - self.unseen
             case Kind.LOCAL_MAXIMUM:
-                margin = _beyond_doubt(self.largest) - self.unseen
+                margin = self.largest.least_magnitude - self.unseen
             case Kind.DEGENERATE:
                 return self._what_would_settle()
         return f"a zero tolerance of {margin / self._scale:.2g}"
@@ -95,9 +108,9 @@ class Verdict:
         return max(abs(self.smallest.value), abs(self.largest.value))
 
     @property
-    def _in_doubt(self) -> Eigenvalue:
+    def _undecided(self) -> Eigenvalue:
         """Where the point is degenerate: the end whose sign would tell a saddle from an extremum."""
-        return self.largest if is_negative(self.smallest, self.threshold) else self.smallest
+        return self.largest if self.smallest.is_below(-self.threshold) else self.smallest
 
     def _descent(self) -> str:
         loss, slope, curvature = self.downhill
@@ -112,9 +125,9 @@ class Verdict:
     def _missing_sign(self) -> str:
         if not self._scale:
             return "every eigenvalue found is 0"
-        sign, bound = ("positive", "above ") if self._in_doubt is self.largest else ("negative", "below -")
+        sign, bound = ("positive", "above ") if self._undecided is self.largest else ("negative", "below -")
         return (
-            f"no {sign} eigenvalue {bound}{self.threshold:.2g} found to precision {self._in_doubt.residual:.1g}, and "
+            f"no {sign} eigenvalue {bound}{self.threshold:.2g} found to precision {self._undecided.residual:.1g}, and "
             f"some may be 0: found from {self.smallest} to {self.largest}{self._unseen_margin()}"
         )
 
@@ -122,10 +135,10 @@ class Verdict:
         return f", and one not found may lie up to {self.unseen:.2g} beyond" if self.unseen else ""
 
     def _what_would_settle(self) -> str:
-        margin = _beyond_doubt(self._in_doubt)
+        margin = self._undecided.least_magnitude
         remedies = []
         if margin <= 0:
-            remedies.append(f"{self._in_doubt} is 0 to its precision: slices of the loss show what higher orders do")
+            remedies.append(f"{self._undecided} is 0 to its precision: slices of the loss show what higher orders do")
         elif margin <= self.threshold:
             remedies.append(f"a zero tolerance under {margin / self._scale:.2g}")
         if self.unseen:
@@ -149,27 +162,12 @@ def judge(downhill: Expansion, pairs: Eigenpairs, tolerances: Tolerances) -> Ver
     threshold = tolerances.zero_tolerance * max(abs(smallest.value), abs(largest.value))
     if downhill.decrease > tolerances.decrease_tolerance * abs(downhill.loss):
         kind = Kind.NOT_CRITICAL
-    elif is_negative(smallest, threshold) and is_positive(largest, threshold):
+    elif smallest.is_below(-threshold) and largest.is_above(threshold):
         kind = Kind.SADDLE
-    elif is_positive(smallest, threshold + pairs.unseen):
+    elif smallest.is_above(threshold + pairs.unseen):
         kind = Kind.LOCAL_MINIMUM
-    elif is_negative(largest, threshold + pairs.unseen):
+    elif largest.is_below(-threshold - pairs.unseen):
         kind = Kind.LOCAL_MAXIMUM
     else:
         kind = Kind.DEGENERATE
     return Verdict(kind, downhill, smallest, largest, pairs.exact, pairs.unseen, tolerances)
-
-
-def is_negative(eigenvalue: Eigenvalue, threshold: float) -> bool:
-    """Below -threshold whatever the residual hides."""
-    return eigenvalue.value + eigenvalue.residual < -threshold
-
-
-def is_positive(eigenvalue: Eigenvalue, threshold: float) -> bool:
-    """Above threshold whatever the residual hides."""
-    return eigenvalue.value - eigenvalue.residual > threshold
-
-
-def _beyond_doubt(eigenvalue: Eigenvalue) -> float:
-    """How far from zero it lies at least; negative where the residual hides its sign."""
-    return abs(eigenvalue.value) - eigenvalue.residual

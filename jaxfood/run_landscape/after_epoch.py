@@ -1,4 +1,4 @@
-"""Where training stands after an epoch, for metrics.jsonl: `landscape.every`."""
+"""The landscape after an epoch of training, for metrics.jsonl: `landscape.every`."""
 
 import jax
 

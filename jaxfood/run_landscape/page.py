@@ -69,8 +69,7 @@ def write_path(page: Page, steps: Sequence[int], reports: Sequence[PointReport])
         for axis, names in zip(axes, (columns[1:2], columns[2:3], columns[3:]), strict=True):
             for name in names:
                 axis.plot(steps, [row[name] for row in rows], marker="o", label=name.replace("_", " "))
-            axis.set_xlabel("step")
-            axis.set_xticks(steps)
+            axis.set(xlabel="step", xticks=steps)
             axis.legend()
         axes[2].axhline(0, color="0.3", linewidth=0.8)
     return rows[-1] | {"path": [{"step": step} | row for step, row in zip(steps, rows, strict=True)]}
@@ -109,9 +108,7 @@ def _draw_spectrum(page: Page, report: PointReport, geometry: LocalGeometry) -> 
         for end in ends:
             axis.axvline(end, color=COLOURS[1], linestyle="--")
         axis.axvline(0, color="0.3", linestyle="-", linewidth=0.8)
-        axis.set_ylim(bottom=1e-8 / width)
-        axis.set_xlabel("eigenvalue")
-        axis.set_ylabel("density")
+        axis.set(xlabel="eigenvalue", ylabel="density", ylim=(1e-8 / width, None))
 
 
 def _draw_lines(page: Page, report: PointReport, geometry: LocalGeometry) -> None:
@@ -121,8 +118,7 @@ def _draw_lines(page: Page, report: PointReport, geometry: LocalGeometry) -> Non
         for name, (steps, losses) in geometry.lines.items():
             axis.plot(steps / steps[-1], losses, label=f"{name} (reach {steps[-1]:.2g})")
         axis.plot(0, report.verdict.downhill.loss, "o", color="black")
-        axis.set_xlabel("step, as a share of the reach")
-        axis.set_ylabel("loss")
+        axis.set(xlabel="step, as a share of the reach", ylabel="loss")
         axis.legend()
 
 
@@ -133,8 +129,7 @@ def _draw_plane(page: Page, geometry: LocalGeometry) -> None:
         axis = figure.subplots()
         filled = axis.contourf(first, last, np.where(np.isfinite(losses), losses, np.nan).T, levels=20, cmap="cividis")
         axis.plot(0, 0, "o", color="white", markeredgecolor="black")
-        axis.set_xlabel("along the largest eigenvalue's vector")
-        axis.set_ylabel("along the smallest eigenvalue's vector")
+        axis.set(xlabel="along the largest eigenvalue's vector", ylabel="along the smallest eigenvalue's vector")
         axis.grid(visible=False)
         figure.colorbar(filled, label="loss")
 
