@@ -10,8 +10,7 @@ import pytest
 from jaxfood.data import demo
 from jaxfood.data.cache import load_pictures
 from jaxfood.data.demo import FOOD11_CLASSES, demo_root, draw_picture
-from jaxfood.data.index import index_pictures
-from jaxfood.data.labels import check_labels
+from jaxfood.data.index import check_labels, index_pictures
 from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from jaxfood.data.decode import decode_picture
-from jaxfood.data.index import PictureIndex, index_files, index_pictures
-from jaxfood.data.labels import check_labels
+from jaxfood.data.index import PictureIndex, check_labels, index_files, index_pictures
 from jaxfood.errors import UserError
 
 

@@ -85,48 +85,45 @@ class Adadelta(OptimizerConfig):
 
 
 @dataclass(frozen=True)
-class Adam(OptimizerConfig):
+class _Moments(OptimizerConfig):
+    """What Adam and its kin have."""
+
+    beta1: float = setting(0.9, "decay of the mean gradient", at_least=0, below=1)
+    beta2: float = setting(0.999, "decay of the mean squared gradient", at_least=0, below=1)
+    eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
+
+
+@dataclass(frozen=True)
+class Adam(_Moments):
     """`torch.optim.Adam` with the notes' values; the weight decay is L2, as PyTorch's Adam has it."""
 
     name: str = setting("adam", "", choices=("adam",))
     learning_rate: float = setting(3e-4, _RATE, at_least=0)
     weight_decay: float = setting(1e-5, "L2 penalty added to the gradient", at_least=0)
-    beta1: float = setting(0.9, "decay of the mean gradient", at_least=0, below=1)
-    beta2: float = setting(0.999, "decay of the mean squared gradient", at_least=0, below=1)
-    eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
 
 
 @dataclass(frozen=True)
-class Amsgrad(OptimizerConfig):
+class Amsgrad(_Moments):
     """`torch.optim.Adam(amsgrad=True)`: the largest mean square so far divides, not the present one."""
 
     name: str = setting("amsgrad", "", choices=("amsgrad",))
-    beta1: float = setting(0.9, "decay of the mean gradient", at_least=0, below=1)
-    beta2: float = setting(0.999, "decay of the mean squared gradient", at_least=0, below=1)
-    eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
 
 
 @dataclass(frozen=True)
-class Nadam(OptimizerConfig):
+class Nadam(_Moments):
     """`torch.optim.NAdam`: Adam with Nesterov's look ahead."""
 
     name: str = setting("nadam", "", choices=("nadam",))
     learning_rate: float = setting(2e-3, _RATE, at_least=0)
-    beta1: float = setting(0.9, "decay of the mean gradient", at_least=0, below=1)
-    beta2: float = setting(0.999, "decay of the mean squared gradient", at_least=0, below=1)
-    eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
     momentum_decay: float = setting(4e-3, "how fast beta1 rises from its half to its value", at_least=0)
 
 
 @dataclass(frozen=True)
-class AdamW(OptimizerConfig):
+class AdamW(_Moments):
     """`torch.optim.AdamW`: the decay is decoupled, `p *= 1 - lr * weight_decay`."""
 
     name: str = setting("adamw", "", choices=("adamw",))
     weight_decay: float = setting(1e-2, "decoupled weight decay", at_least=0)
-    beta1: float = setting(0.9, "decay of the mean gradient", at_least=0, below=1)
-    beta2: float = setting(0.999, "decay of the mean squared gradient", at_least=0, below=1)
-    eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
 
 
 @dataclass(frozen=True)

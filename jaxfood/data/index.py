@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxfood.data.labels import NO_LABEL, label_file, label_tree
+from jaxfood.data.labels import NO_LABEL, label_file, label_tree, mend_for_missing_label
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote, list_bucket, read_bytes, to_path
 
@@ -208,3 +208,30 @@ def _common_folder(folders: Collection[Path]) -> Path:
     """The deepest folder that holds them all."""
     first, *others = folders
     return next(folder for folder in (first, *first.parents) if all(folder in (each, *each.parents) for each in others))
+
+
+def check_labels(index: PictureIndex, num_classes: int) -> None:
+    """Checks that every picture has a label from 0 to `num_classes` - 1, as train and valid need.
+
+    Raises:
+        UserError: some have none, or one beyond; the first few are named.
+    """
+    missing = [index.paths[row] for row in np.flatnonzero(index.labels < 0)]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(index)} pictures in {index.root} have no label "
+            f"({_first_few(index.name(path) for path in missing)}): {mend_for_missing_label(missing[0])}"
+        )
+    rows = np.flatnonzero(index.labels >= num_classes)
+    beyond = [f"{index.name(index.paths[row])} has {index.labels[row]}" for row in rows]
+    if beyond:
+        raise UserError(
+            f"{len(beyond)} of the {len(index)} pictures in {index.root} have labels beyond "
+            f"model.num_classes = {num_classes}, where labels run 0..{num_classes - 1} ({_first_few(beyond)}): "
+            f"set model.num_classes = {index.labels.max() + 1} or correct the labels"
+        )
+
+
+def _first_few(names: Iterable[str], few: int = 3) -> str:
+    listed = list(names)
+    return ", ".join(listed[:few]) + (", ..." if len(listed) > few else "")

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from jaxfood.errors import UserError
-
-if TYPE_CHECKING:
-    from jaxfood.data.index import PictureIndex
 
 NO_LABEL = -1
 
@@ -82,36 +76,10 @@ def _split(name: str) -> tuple[str, str]:
     return parent, last
 
 
-def check_labels(index: PictureIndex, num_classes: int) -> None:
-    """Checks that every picture has a label from 0 to `num_classes` - 1, as train and valid need.
-
-    Raises:
-        UserError: some have none, or one beyond; the first few are named.
-    """
-    missing = [index.paths[row] for row in np.flatnonzero(index.labels < 0)]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(index)} pictures in {index.root} have no label "
-            f"({_first_few(index.name(path) for path in missing)}): {_mend_for_missing_labels(missing[0])}"
-        )
-    rows = np.flatnonzero(index.labels >= num_classes)
-    beyond = [f"{index.name(index.paths[row])} has {index.labels[row]}" for row in rows]
-    if beyond:
-        raise UserError(
-            f"{len(beyond)} of the {len(index)} pictures in {index.root} have labels beyond "
-            f"model.num_classes = {num_classes}, where labels run 0..{num_classes - 1} ({_first_few(beyond)}): "
-            f"set model.num_classes = {index.labels.max() + 1} or correct the labels"
-        )
-
-
-def _mend_for_missing_labels(path: Path) -> str:
+def mend_for_missing_label(path: Path) -> str:
+    """What the user can do about a picture that has none."""
     for folder in path.parents:
         if folder.name.lower() in _UNLABELLED_FOLDERS:
             labelled = folder.with_name(re.sub("un", "", folder.name, count=1, flags=re.IGNORECASE))
             return f"{folder} is for pictures without labels, name the labelled ones instead, such as {labelled}"
     return "name them LABEL_NUMBER.jpg or put them into class folders"
-
-
-def _first_few(names: Iterable[str], few: int = 3) -> str:
-    listed = list(names)
-    return ", ".join(listed[:few]) + (", ..." if len(listed) > few else "")

@@ -14,8 +14,7 @@ from jaxfood.data import tfds
 from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
 from jaxfood.data.cache_folder import cache_folder, fingerprint
 from jaxfood.data.demo import demo_root
-from jaxfood.data.index import PictureIndex, Positions, index_pictures
-from jaxfood.data.labels import check_labels
+from jaxfood.data.index import PictureIndex, Positions, check_labels, index_pictures
 from jaxfood.data.pictures import Pictures, StoredPictures
 from jaxfood.errors import UserError
 from jaxfood.files import read_bytes, to_path

@@ -10,8 +10,7 @@ import numpy as np
 from jaxfood.config.sections import Config
 from jaxfood.data.batches import batches
 from jaxfood.data.cache import UnreadableError, load_pictures
-from jaxfood.data.index import index_pictures
-from jaxfood.data.labels import check_labels
+from jaxfood.data.index import check_labels, index_pictures
 from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError
 from jaxfood.landscape import Objective, Point

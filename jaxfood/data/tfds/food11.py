@@ -10,8 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxfood.data.demo import FOOD11_CLASSES
-from jaxfood.data.index import PictureIndex, index_pictures
-from jaxfood.data.labels import check_labels
+from jaxfood.data.index import PictureIndex, check_labels, index_pictures
 from jaxfood.errors import UserError
 from jaxfood.files import to_path
 
