@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfood.config.optimizer import Adam, NotesRMSprop
-from jaxfood.lessons.descent import descend_batches
+from jaxfood.lessons.descent import descend_batches, first_step, optimizer_settings, steps_in_words
 from jaxfood.report.page import COLOURS, Page
 
 if TYPE_CHECKING:
@@ -28,11 +28,7 @@ GRADIENT_DESCENT = {  # rate, steps; the first two rates are the notes'
 ADAPTIVE = {  # optimizer, rate
     "adagrad": ("adagrad", RATE),
     "adagrad, 10 x rate": ("adagrad", 10 * RATE),
-    "rmsprop": ("rmsprop", RATE),
-    "adam": ("adam", RATE),
-    "notes_adagrad": ("notes_adagrad", RATE),
-    "notes_rmsprop": ("notes_rmsprop", RATE),
-    "notes_adam": ("notes_adam", RATE),
+    **{name: (name, RATE) for name in ("rmsprop", "adam", "notes_adagrad", "notes_rmsprop", "notes_adam")},
 }
 TURNED: dict[str, tuple[Any, ...]] = {  # optimizer, rate, other settings
     "gradient descent": ("sgd", 1e-2),
@@ -40,11 +36,17 @@ TURNED: dict[str, tuple[Any, ...]] = {  # optimizer, rate, other settings
     "adam without momentum": ("adam", RATE, "optimizer.beta1=0"),
 }
 BURSTING = ("notes_adagrad", "notes_rmsprop", "rmsprop", "adam")
+
+
+def _exponential(gamma: float) -> tuple[str, ...]:
+    return "schedule.name=exponential", f"schedule.gamma={gamma}"
+
+
 SCHEDULES: dict[str, tuple[str, ...]] = {
     "constant": (),
     "warm-up alone": ("schedule.warmup_ratio=0.1",),
-    "exponential, 0.999": ("schedule.name=exponential", "schedule.gamma=0.999"),
-    "exponential, 0.998": ("schedule.name=exponential", "schedule.gamma=0.998"),
+    "exponential, 0.999": _exponential(0.999),
+    "exponential, 0.998": _exponential(0.998),
     "inverse_sqrt": ("schedule.name=inverse_sqrt",),
     "warmup_cosine": ("schedule.name=warmup_cosine",),
 }
@@ -52,7 +54,7 @@ DRAWN = ("constant", "warm-up alone", "exponential, 0.998", "inverse_sqrt")
 GAMMAS = (1.0, 0.999, 0.998, 0.996, 0.994, 0.99)
 ALONG, ACROSS = np.eye(2), np.array([[1, -1], [1, 1]]) / np.sqrt(2)  # columns: the directions of b and w
 LATE = 200  # by then w has come down to the valley's floor
-WINDOW, PATH_POINTS = 10, 1_500  # one number is kept for so many steps; points kept of a way
+WINDOW, PATH_POINTS = 10, 1_500  # one number is kept for so many steps; points kept of a path
 
 
 def measure(*, full: bool = False) -> dict[str, Any]:
@@ -60,43 +62,43 @@ def measure(*, full: bool = False) -> dict[str, Any]:
 
     Returns:
         `curvatures`, `start`; `gradient_descent` and `adaptive`: for each run its `rate`, `steps`, outcome (see
-        `_outcome`) and up to 1,500 `points` (b, w) of its way; `schedules`: for each optimizer and schedule the
+        `_outcome`) and up to 1,500 `points` (b, w) of its path; `schedules`: for each optimizer and schedule the
         outcome, and of every 10 steps the largest |w|, `largest_w`, and w's rate times its curvature, `sharpness`;
         `decays`: the outcome of notes_rmsprop, its rate multiplied by a factor every step; `turned`: how far b ends
         from 0, and how far in a bowl turned by 45 degrees.
     """
-    ways = {label: _descend(*run, steps=STEPS, axes=ALONG) for label, run in TURNED.items()}
+    paths = {label: _descend(*run) for label, run in TURNED.items()}
     return {
         "curvatures": CURVATURES,
         "start": START,
         "gradient_descent": {
-            label: _told(rate, _descend("sgd", rate, steps=steps, axes=ALONG), stride=steps // 1_000)
+            label: _run(rate, _descend("sgd", rate, steps=steps), stride=steps // 1_000)
             for label, (rate, steps) in GRADIENT_DESCENT.items()
         },
-        "adaptive": {label: _told(rate, ways[label], stride=1) for label, (_, rate) in ADAPTIVE.items()},
+        "adaptive": {label: _run(rate, paths[label], stride=1) for label, (_, rate) in ADAPTIVE.items()},
         "schedules": {
-            name: {label: _scheduled(name, schedule, ways[name]) for label, schedule in SCHEDULES.items()}
+            name: {label: _scheduled(name, schedule, paths[name]) for label, schedule in SCHEDULES.items()}
             for name in BURSTING
         },
-        "decays": {f"{gamma:g}": _decaying(gamma) for gamma in GAMMAS},
+        "decays": {f"{gamma:g}": _outcome(_descend("notes_rmsprop", RATE, *_exponential(gamma))) for gamma in GAMMAS},
         "turned": {
             label: {
-                "along_axes": abs(ways[label][-1, 0]),
-                "turned": abs(_descend(*run, steps=STEPS, axes=ACROSS)[-1, 0]),
+                "along_axes": abs(paths[label][-1, 0]),
+                "turned": abs(_descend(*run, axes=ACROSS)[-1, 0]),
             }
             for label, run in TURNED.items()
         },
     }
 
 
-def _descend(name: str, rate: float, *settings: str, steps: int, axes: np.ndarray) -> np.ndarray:
-    """The way of (b, w), `[steps + 1, 2]`, which lie along the columns of `axes` in the parameters' plane."""
+def _descend(name: str, rate: float, *settings: str, steps: int = STEPS, axes: np.ndarray = ALONG) -> np.ndarray:
+    """The path of (b, w), `[steps + 1, 2]`, which lie along the columns of `axes` in the parameters' plane."""
 
     def loss(parameters: jax.Array, centre: jax.Array) -> jax.Array:
         return jnp.sum(CURVATURES * (parameters @ axes - centre) ** 2) / 2
 
-    optimizer = (f"optimizer.name={name}", f"optimizer.learning_rate={rate!r}", "optimizer.weight_decay=0")
-    return descend_batches(loss, (axes @ START).tolist(), (*optimizer, *settings), _centres(steps)) @ axes
+    optimizer = optimizer_settings(name, rate, *settings)
+    return descend_batches(loss, (axes @ START).tolist(), optimizer, _centres(steps)) @ axes
 
 
 def _centres(steps: int) -> np.ndarray:
@@ -112,28 +114,22 @@ def _loss(points: np.ndarray) -> Any:
 def _outcome(points: np.ndarray) -> dict[str, Any]:
     """Where it ends and with which loss, when b was near its goal, and the largest |w| once it had come down."""
     b, w = np.abs(points).T
-    near = b <= NEAR * abs(START[0])
     late = LATE + int(w[LATE:].argmax())
     return {
         "end": points[-1],
         "loss": _loss(points[-1]),
-        "arrived": int(near.argmax()) if near.any() else None,
+        "arrived": first_step(b <= NEAR * abs(START[0])),
         "late_excursion": w[late],
         "late_step": late,
     }
 
 
-def _told(rate: float, points: np.ndarray, stride: int) -> dict[str, Any]:
-    return {
-        "rate": rate,
-        "steps": len(points) - 1,
-        **_outcome(points),
-        "points": points[::stride][:PATH_POINTS],
-    }
+def _run(rate: float, points: np.ndarray, stride: int) -> dict[str, Any]:
+    return {"rate": rate, "steps": len(points) - 1, **_outcome(points), "points": points[::stride][:PATH_POINTS]}
 
 
 def _scheduled(name: str, schedule: tuple[str, ...], constant: np.ndarray) -> dict[str, Any]:
-    points = _descend(name, RATE, *schedule, steps=STEPS, axes=ALONG) if schedule else constant
+    points = _descend(name, RATE, *schedule) if schedule else constant
     w = points[:, 1]
     # Without momentum a step is -rate / sigma * curvature * (w - centre): what multiplies the distance is read off it.
     sharpness = (w[:-1] - w[1:]) / (w[:-1] - _centres(STEPS)[:, 1])
@@ -142,11 +138,6 @@ def _scheduled(name: str, schedule: tuple[str, ...], constant: np.ndarray) -> di
         "largest_w": np.abs(w[1:]).reshape(-1, WINDOW).max(axis=1),
         "sharpness": None if name == "adam" else sharpness[::WINDOW],
     }
-
-
-def _decaying(gamma: float) -> dict[str, Any]:
-    schedule = ("schedule.name=exponential", f"schedule.gamma={gamma}")
-    return _outcome(_descend("notes_rmsprop", RATE, *schedule, steps=STEPS, axes=ALONG))
 
 
 def tell(numbers: dict[str, Any], page: Page) -> None:
@@ -174,7 +165,7 @@ def _tell_of_ways(numbers: dict[str, Any], page: Page) -> None:
     page.table(
         ("optimizer", "rate", "steps", "b ends at", "w ends at", "loss", "steps until b is near"),
         (
-            (label, f"{run['rate']:.5g}", f"{run['steps']:,}", *run["end"], run["loss"], _count(run["arrived"]))
+            (label, f"{run['rate']:.5g}", f"{run['steps']:,}", *run["end"], run["loss"], steps_in_words(run["arrived"]))
             for label, run in runs.items()
         ),
     )
@@ -194,10 +185,6 @@ def _tell_of_ways(numbers: dict[str, Any], page: Page) -> None:
         the first square.""")
 
 
-def _count(steps: int | None) -> str:
-    return "never" if steps is None else f"{steps:,}"
-
-
 def _tell_of_bursts(numbers: dict[str, Any], page: Page) -> None:
     schedules = numbers["schedules"]
     mean, decaying, adam = schedules["notes_adagrad"], schedules["notes_rmsprop"], schedules["adam"]["constant"]
@@ -212,15 +199,10 @@ def _tell_of_bursts(numbers: dict[str, Any], page: Page) -> None:
     with page.figure("bursts", caption, (11, 7)) as figure:
         _draw_bursts(figure.subplots(2, 2, sharex=True, sharey="row"), mean, decaying)
     page.text(f"""How far w still goes after step {LATE}, and in brackets the loss after the last step:""")
+    runs = {label: [runs[label] for runs in schedules.values()] for label in SCHEDULES}
     page.table(
         ("schedule", *(f"`{name}`" for name in schedules)),
-        (
-            (
-                label,
-                *(f"{run['late_excursion']:.2g} ({run['loss']:.1g})" for run in (r[label] for r in schedules.values())),
-            )
-            for label in SCHEDULES
-        ),
+        ((label, *(f"{run['late_excursion']:.2g} ({run['loss']:.1g})" for run in row)) for label, row in runs.items()),
     )
     page.text(f"""The notes' AdaGrad forgets slowly: its sigma falls with the root of the number of steps.
         `inverse_sqrt` falls just so and keeps the product below 2, the other decays overtake it, and no burst is left.
@@ -264,9 +246,7 @@ def _draw_way(axes: "Axes", label: str, run: dict[str, Any]) -> None:
     axes.contour(b, w, loss, np.geomspace(0.1, 50, 8), colors="0.75", linewidths=0.7)
     axes.plot(*run["points"].T, color=COLOURS[0], linestyle="-", linewidth=0.7, marker="o", markersize=2)
     axes.plot(0, 0, "x", color=COLOURS[1], markersize=9, markeredgewidth=2)
-    axes.set_title(label)
-    axes.set_xlabel("b")
-    axes.set_ylabel("w")
+    axes.set(title=label, xlabel="b", ylabel="w")
     axes.label_outer()
     axes.grid(False)
 

@@ -56,8 +56,6 @@ def measure(*, full: bool = False, largest: int = 4096, budget: float | None = N
 
 def tell(numbers: dict[str, Any], page: Page) -> None:
     """The two curves of the notes, and where they turn."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     sizes, seconds, epochs = numbers["batch_sizes"], numbers["seconds"], numbers["epoch_seconds"]
     turn, best = numbers["knee"], numbers["enough"]
     page.text(f"""A larger batch is more work for one update, but a device does many pictures side by side. The notes
@@ -66,23 +64,7 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
         median of several timings after compiling and a warm-up. An epoch is {EPOCH:,} pictures: its updates times their
         seconds, not run.""")
     with page.figure("curves", "Seconds for an update and for an epoch, against the batch size", (10, 4)) as figure:
-        update, epoch = figure.subplots(1, 2)
-        update.plot(sizes, seconds, "o-")
-        update.axhline(KNEE * seconds[0], color="0.5", ls=":", label=f"{KNEE} x the first")
-        epoch.plot(sizes, epochs, "o-")
-        if turn:
-            update.axvline(turn, color=COLOURS[1], ls="--", label=f"knee: {turn}")
-        epoch.axvline(best, color=COLOURS[2], ls="-.", label=f"within 10 % of the best: {best}")
-        for axis, what in ((update, "an update"), (epoch, f"an epoch of {EPOCH:,}")):
-            axis.set_xscale("log", base=2)
-            axis.set_xticks(sizes, sizes)
-            axis.set_yscale("log")
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # labels that do not touch, however long the row
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter(NullFormatter())
-            axis.set_xlabel("batch size")
-            axis.set_ylabel(f"seconds for {what}")
-            axis.legend()
+        _draw(figure.subplots(1, 2), numbers)
     page.table(
         ("batch size", "seconds an update", "seconds an epoch", "pictures a second"),
         zip(sizes, seconds, epochs, numbers["images_per_second"], strict=True),
@@ -93,13 +75,34 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
         has room for many pictures.""")
     end = "the last tried: larger ones may be faster still" if best == sizes[-1] else "larger ones save no time"
     between = "Between the two an update takes longer, and an epoch still gets shorter." if turn and turn < best else ""
-    page.text(
-        f"""**Enough** is the smallest batch within 10 % of the most pictures a second: {best} ({end}). {between}"""
-    )
+    page.text(f"""**Enough** is the smallest batch within 10 % of the most pictures a second: {best} ({end}).
+        {between}""")
     why = {"time": "the lesson's time was up", "memory": "memory was full", "largest": "no larger one was asked for"}
     page.text(f"""The row ends at {sizes[-1]} because {why[numbers["stopped_by"]]}. What to change: as far as time
         goes, a `train.batch_size` of about enough; the lesson `batch-size` shows what else it does. For other pictures
         the curves turn elsewhere: `--full` takes 128 px. Other work on the machine bends them too.""")
+
+
+def _draw(panels: Any, numbers: dict[str, Any]) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    sizes, seconds, turn, best = (numbers[name] for name in ("batch_sizes", "seconds", "knee", "enough"))
+    update, epoch = panels
+    update.plot(sizes, seconds, "o-")
+    update.axhline(KNEE * seconds[0], color="0.5", ls=":", label=f"{KNEE} x the first")
+    epoch.plot(sizes, numbers["epoch_seconds"], "o-")
+    if turn:
+        update.axvline(turn, color=COLOURS[1], ls="--", label=f"knee: {turn}")
+    epoch.axvline(best, color=COLOURS[2], ls="-.", label=f"within 10 % of the best: {best}")
+    for axis, what in ((update, "an update"), (epoch, f"an epoch of {EPOCH:,}")):
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sizes, sizes)
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # labels that do not touch, however long the row
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.set(xlabel="batch size", ylabel=f"seconds for {what}")
+        axis.legend()
 
 
 def knee(batch_sizes: np.ndarray, seconds: np.ndarray) -> int | None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfood.lessons.descent import descend
+from jaxfood.lessons.descent import descend, optimizer_settings
 from jaxfood.optim.losses import cross_entropy
 from jaxfood.report.page import COLOURS, Page
 
@@ -41,12 +41,9 @@ def answers(points: np.ndarray, weights: np.ndarray, codes: np.ndarray) -> np.nd
 def _measure_arrangement(centres: np.ndarray) -> dict[str, Any]:
     labels = np.repeat(np.arange(3), POINTS_A_CLASS)
     points = centres[labels] + np.random.default_rng(0).normal(scale=SPREAD, size=(len(labels), 2))
-    weights = {
-        "numbers 1, 2, 3": (NUMBERS, _least_squares(points, NUMBERS[labels])),
-        "numbers 1, 3, 2": (RENUMBERED, _least_squares(points, RENUMBERED[labels])),
-        "one-hot, least squares": (ONE_HOT, _least_squares(points, ONE_HOT[labels])),
-        "one-hot, softmax, cross-entropy": (ONE_HOT, _softmax_regression(points, labels)),
-    }
+    codes_of = {"numbers 1, 2, 3": NUMBERS, "numbers 1, 3, 2": RENUMBERED, "one-hot, least squares": ONE_HOT}
+    weights = {name: (codes, _least_squares(points, codes[labels])) for name, codes in codes_of.items()}
+    weights["one-hot, softmax, cross-entropy"] = ONE_HOT, _softmax_regression(points, labels)
     models = {}
     for name, (codes, of_model) in weights.items():
         right = answers(points, of_model, codes) == labels
@@ -73,8 +70,7 @@ def _softmax_regression(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     def loss(weights: jax.Array) -> jax.Array:
         return jnp.mean(cross_entropy(features @ weights.reshape(3, 3), right))
 
-    settings = ("optimizer.name=adam", "optimizer.learning_rate=0.1", "optimizer.weight_decay=0")
-    return descend(loss, [0.0] * 9, settings, steps=500).points[-1].reshape(3, 3)
+    return descend(loss, [0.0] * 9, optimizer_settings("adam", 0.1), steps=500).points[-1].reshape(3, 3)
 
 
 def tell_codes(numbers: dict[str, Any], page: Page) -> None:

@@ -1,4 +1,4 @@
-"""The notes' example (1 - w1 w2)^2: its critical points, their eigenvalues, and the way out of the saddle."""
+"""The notes' example (1 - w1 w2)^2: its critical points, their eigenvalues, and the escape from the saddle."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxfood.config.landscape import SpectrumSettings, Tolerances
 from jaxfood.landscape import (
+    Eigenpairs,
     LineSearch,
     Objective,
     Point,
@@ -17,7 +18,7 @@ from jaxfood.landscape import (
     extreme_eigenvalues,
     judge,
 )
-from jaxfood.lessons.descent import descend
+from jaxfood.lessons.descent import descend, first_step, optimizer_settings, steps_in_words
 from jaxfood.lessons.momentum import saddle as notes_loss
 from jaxfood.report.page import COLOURS, Page
 
@@ -43,17 +44,13 @@ def measure(*, full: bool = False) -> dict[str, Any]:
         loss, and the steps until the loss is under half of the saddle's, or None.
     """
     with jax.enable_x64(True):
-        objective = Objective.of(notes_loss)
-        points = [_critical_point(objective, at) for at in (SADDLE, *MINIMA)]
-        out = _way_out(objective)
-        slices = {name: _slices(objective, at) for name, at in (("saddle", SADDLE), ("minimum", MINIMUM))}
-    return {
-        "points": points,
-        "escape": out,
-        "slices": slices,
-        "rate": RATE,
-        "descents": [_descent(distance) for distance in (0.0, *OFFSETS)],
-    }
+        return {
+            "points": [_critical_point(at) for at in (SADDLE, *MINIMA)],
+            "escape": _escape(),
+            "slices": {"saddle": _slices(SADDLE), "minimum": _slices(MINIMUM)},
+            "rate": RATE,
+            "descents": [_descent(distance) for distance in (0.0, *OFFSETS)],
+        }
 
 
 def gradient_by_hand(w1: float, w2: float) -> np.ndarray:
@@ -74,9 +71,13 @@ def eigenvalues_by_hand(w1: float, w2: float) -> np.ndarray:
     return np.array([mean - spread, mean + spread])
 
 
-def _critical_point(objective: Objective, at: tuple[float, float]) -> dict[str, Any]:
-    point = Point(objective, np.array(at))
-    pairs = extreme_eigenvalues(point, SpectrumSettings())
+def _point_and_pairs(at: tuple[float, float]) -> tuple[Point, Eigenpairs]:
+    point = Point(Objective.of(notes_loss), np.array(at))
+    return point, extreme_eigenvalues(point, SpectrumSettings())
+
+
+def _critical_point(at: tuple[float, float]) -> dict[str, Any]:
+    point, pairs = _point_and_pairs(at)
     verdict = judge(expand_downhill(point), pairs, Tolerances())
     return {
         "point": at,
@@ -93,9 +94,8 @@ def _critical_point(objective: Objective, at: tuple[float, float]) -> dict[str, 
     }
 
 
-def _way_out(objective: Objective) -> dict[str, Any]:
-    point = Point(objective, np.array(SADDLE))
-    pairs = extreme_eigenvalues(point, SpectrumSettings())
+def _escape() -> dict[str, Any]:
+    point, pairs = _point_and_pairs(SADDLE)
     out = escape(point, pairs, LineSearch())
     down, up = pairs.vectors
     return {
@@ -106,22 +106,19 @@ def _way_out(objective: Objective) -> dict[str, Any]:
     }
 
 
-def _slices(objective: Objective, at: tuple[float, float]) -> dict[str, Any]:
-    point = Point(objective, np.array(at))
-    pairs = extreme_eigenvalues(point, SpectrumSettings())
+def _slices(at: tuple[float, float]) -> dict[str, Any]:
+    point, pairs = _point_and_pairs(at)
     along = [compare(point, vector, SLICE)._asdict() for vector in pairs.vectors]
     return {"steps": SLICE, "eigenvalues": pairs.values, "along": along}
 
 
 def _descent(distance: float) -> dict[str, Any]:
-    settings = ("optimizer.name=sgd", f"optimizer.learning_rate={RATE}")
-    losses = descend(notes_loss, (distance, 0.0), settings, STEPS).losses
-    left = losses < HALF
+    losses = descend(notes_loss, (distance, 0.0), optimizer_settings("sgd", RATE), STEPS).losses
     return {
         "distance": distance,
         "highest_loss": losses.max(),
         "last_loss": losses[-1],
-        "steps": int(left.argmax()) if left.any() else None,
+        "steps": first_step(losses < HALF),
     }
 
 
@@ -183,7 +180,7 @@ def _tell_of_escape(numbers: dict[str, Any], page: Page) -> None:
 
 
 def _tell_of_descents(numbers: dict[str, Any], page: Page) -> None:
-    stays, *leave = numbers["descents"]
+    stays = numbers["descents"][0]
     page.text("## Gradient descent at the saddle")
     page.text(f"""At the exact origin the gradient is exactly 0: after {STEPS} steps the loss is still
         {stays["last_loss"]:g}. Beside it the distance along the negative eigenvector grows by the factor 1 + 2 rate, so
@@ -192,8 +189,8 @@ def _tell_of_descents(numbers: dict[str, Any], page: Page) -> None:
     page.table(
         ("start", f"steps until the loss is under {HALF:g}", f"loss after {STEPS} steps"),
         (
-            (f"({way['distance']:g}, 0)", "never" if way["steps"] is None else way["steps"], float(way["last_loss"]))
-            for way in (stays, *leave)
+            (f"({run['distance']:g}, 0)", steps_in_words(run["steps"]), float(run["last_loss"]))
+            for run in numbers["descents"]
         ),
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxfood.config import OPTIMIZERS
 from jaxfood.lessons.class_codes import measure_codes, tell_codes
-from jaxfood.lessons.descent import descend
+from jaxfood.lessons.descent import descend, first_step, optimizer_settings, steps_in_words
 from jaxfood.optim.losses import cross_entropy, mean_squared_error
 from jaxfood.report.page import COLOURS, Page
 
@@ -82,7 +82,7 @@ def _measure_gradients() -> dict[str, Any]:
     return {"errors": errors, "curves": curves}
 
 
-def _plane(loss: Callable[..., jax.Array]) -> Callable[[jax.Array], jax.Array]:
+def _of_two_logits(loss: Callable[..., jax.Array]) -> Callable[[jax.Array], jax.Array]:
     """A loss of two logits `[2]`; the third is 0, and the first class is right."""
     return lambda point: loss(jnp.append(point, 0.0)[None], jnp.zeros(1, int))[0]
 
@@ -91,7 +91,7 @@ def _steepness(loss: Callable[..., jax.Array]) -> Callable[[jax.Array], tuple[ja
     """The loss at two logits, and the norm of its gradient."""
 
     def at(point: jax.Array) -> tuple[jax.Array, jax.Array]:
-        value, gradient = jax.value_and_grad(_plane(loss))(point)
+        value, gradient = jax.value_and_grad(_of_two_logits(loss))(point)
         return value, jnp.linalg.norm(gradient)
 
     return at
@@ -117,11 +117,9 @@ def _descend_from_corner() -> dict[str, Any]:
     paths: dict[str, Any] = {name: {} for name in LOSSES}
     for name, loss in LOSSES.items():
         for optimizer in OPTIMIZERS:
-            settings = (f"optimizer.learning_rate={LEARNING_RATE}", "optimizer.weight_decay=0")
-            points = descend(_plane(loss), CORNER, (f"optimizer.name={optimizer}", *settings), STEPS).points
+            points = descend(_of_two_logits(loss), CORNER, optimizer_settings(optimizer, LEARNING_RATE), STEPS).points
             probabilities = right_probability(points)
-            arrived = np.flatnonzero(probabilities > ARRIVED)
-            steps = int(arrived[0]) if len(arrived) else None
+            steps = first_step(probabilities > ARRIVED)
             descents[name][optimizer] = {"steps": steps, "last_probability": float(probabilities[-1])}
             if optimizer in DRAWN:
                 paths[name][optimizer] = points if steps is None else points[: steps + 1]
@@ -143,8 +141,7 @@ def _tell_softmax(numbers: dict[str, Any], page: Page) -> None:
         bars.set_ylabel("output")
         bars.legend(loc="upper left")
         curves.plot(multiples, outputs, label=[f"{logit:g} x multiple" for logit in logits])
-        curves.set_xlabel("multiple of the logits")
-        curves.set_ylabel("softmax")
+        curves.set(xlabel="multiple of the logits", ylabel="softmax")
         curves.legend(loc="center right")
     page.text(f"""The logits {_listed(logits, "g")} have the shares {_listed(shares, ".2f")} of their sum; softmax makes
         {_listed(once, ".2f")} of them. How wide the gaps get depends on the size of the logits: below
@@ -163,8 +160,7 @@ def _tell_gradients(numbers: dict[str, Any], page: Page) -> None:
         axis = figure.subplots()
         for name, sizes in curves.items():
             axis.plot(errors, sizes, label=name)
-        axis.set_xlabel("absolute error 1 - p of the right class")
-        axis.set_ylabel("size of the gradient of its logit")
+        axis.set(xlabel="absolute error 1 - p of the right class", ylabel="size of the gradient of its logit")
         axis.legend()
     mse = curves["MSE, the rest on one wrong class"]
     page.text(f"""With cross-entropy the gradient of a logit is p - y, its probability less what that should be: for the
@@ -194,7 +190,10 @@ def _tell_descents(numbers: dict[str, Any], page: Page) -> None:
             _draw_progress(progress, name, numbers)
     page.table(
         ("optimizer", *(f"steps to p > {ARRIVED}, {name}" for name in LOSSES)),
-        ((f"`{optimizer}`", *(_steps(descents[name][optimizer]) for name in LOSSES)) for optimizer in OPTIMIZERS),
+        (
+            (f"`{optimizer}`", *(steps_in_words(descents[name][optimizer]["steps"]) for name in LOSSES))
+            for optimizer in OPTIMIZERS
+        ),
     )
     ratio = corner["cross-entropy"]["gradient_norm"] / corner["MSE"]["gradient_norm"]
     page.text(f"""In the corner MSE is high but flat: its gradient is {ratio:,.0f} times smaller than cross-entropy's.
@@ -205,10 +204,6 @@ def _tell_descents(numbers: dict[str, Any], page: Page) -> None:
         a thousandth or less; {STEPS} are too few for it.""")
     page.text("""On pictures: compare `python -m jaxfood.train --loss.name mse` with `--loss.name cross_entropy`, and
         both with `--optimizer.name sgd --optimizer.learning_rate 0.1`.""")
-
-
-def _steps(descent: dict[str, Any]) -> str:
-    return "never" if descent["steps"] is None else str(descent["steps"])
 
 
 def _draw_loss(axis: Any, name: str, numbers: dict[str, Any]) -> None:
@@ -234,18 +229,12 @@ def _draw_norm(axis: Any, name: str, numbers: dict[str, Any]) -> None:
 
 def _label_plane(axis: Any, title: str) -> None:
     axis.plot(*CORNER, "k*", ms=12)
-    axis.set_title(title)
-    axis.set_xlabel("logit of the right class")
-    axis.set_ylabel("logit of a wrong class")
+    axis.set(title=title, xlabel="logit of the right class", ylabel="logit of a wrong class")
     axis.grid(False)
 
 
 def _draw_progress(axis: Any, name: str, numbers: dict[str, Any]) -> None:
     for optimizer, path in numbers["paths"][name].items():
         axis.plot(np.arange(1, len(path)), right_probability(path)[1:], lw=2, label=optimizer)
-    axis.set_xscale("log")
-    axis.set_xlim(1, STEPS)
-    axis.set_ylim(-0.03, 1.03)
+    axis.set(xscale="log", xlim=(1, STEPS), ylim=(-0.03, 1.03), xlabel="step", ylabel="p")
     axis.set_title(f"{name}: probability of the right class")
-    axis.set_xlabel("step")
-    axis.set_ylabel("p")

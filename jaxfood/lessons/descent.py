@@ -13,11 +13,26 @@ from jaxfood.optim.optimizers import make_optimizer
 
 
 class Descent(NamedTuple):
-    """The way down: the point, the loss and the gradient's norm before each update, and after the last."""
+    """A trajectory: the point, the loss and the gradient's norm before each update, and after the last."""
 
     points: np.ndarray  # [steps + 1, parameters]
     losses: np.ndarray  # [steps + 1]
     gradient_norms: np.ndarray  # [steps + 1]
+
+
+def optimizer_settings(name: str, rate: float, *more: str) -> tuple[str, ...]:
+    """Overrides for an optimizer without weight decay at a learning rate, and `more` of them."""
+    return f"optimizer.name={name}", f"optimizer.learning_rate={rate!r}", "optimizer.weight_decay=0", *more
+
+
+def first_step(reached: np.ndarray) -> int | None:
+    """The first step at which it holds; None where it never does."""
+    return int(reached.argmax()) if reached.any() else None
+
+
+def steps_in_words(steps: int | None) -> str:
+    """A number of steps, or "never"."""
+    return "never" if steps is None else f"{steps:,}"
 
 
 def descend(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxfood.lessons.descent import descend_batches, take_step, unclipped_optimizer
+from jaxfood.lessons.descent import descend_batches, optimizer_settings, take_step, unclipped_optimizer
 from jaxfood.report.page import Page
 
 if TYPE_CHECKING:
@@ -75,10 +75,6 @@ def _excess(rows: np.ndarray, theta: np.ndarray) -> Any:
     return _errors(rows, theta) - _errors(rows, _least_squares(rows))
 
 
-def _gradient_descent(rate: float) -> tuple[str, str]:
-    return "optimizer.name=sgd", f"optimizer.learning_rate={rate!r}"
-
-
 class _Progress(NamedTuple):
     """Batch gradient descent under way: the last update's number and error, and the error before it."""
 
@@ -91,7 +87,7 @@ class _Progress(NamedTuple):
 
 def _batch_gradient_descent(rows: np.ndarray, rate: float) -> dict[str, Any]:
     """From (0, 0) until an update changes the error by less than TOLERANCE, as in the listing; kept at MARKS."""
-    tx = unclipped_optimizer(_gradient_descent(rate), MARKS[-1])
+    tx = unclipped_optimizer(optimizer_settings("sgd", rate), MARKS[-1])
 
     def update(now: _Progress) -> _Progress:
         theta, opt_state, *_ = take_step(tx, lambda theta: _errors(rows, theta) / POINTS, now.theta, now.opt_state)
@@ -120,7 +116,7 @@ def _on_batches(rate: float, shares: np.ndarray) -> dict[str, Any]:
     thetas = descend_batches(
         lambda theta, share: jnp.sum(share * (rows @ theta - PRICES) ** 2) / 2,
         (0, 0),
-        _gradient_descent(rate),
+        optimizer_settings("sgd", rate),
         shares,
     )
     points_seen = np.count_nonzero(shares, axis=1).cumsum()

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from jaxfood.config.landscape import SpectrumSettings, Tolerances
 from jaxfood.landscape import Objective, Point, minimum_ratio, spectral_density
-from jaxfood.lessons.descent import descend
+from jaxfood.lessons.descent import descend, optimizer_settings
 from jaxfood.report.page import Page
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 INPUTS, HIDDEN, EXAMPLES = 4, 10, 50
 SIZE = (INPUTS + 2) * HIDDEN + 1  # parameters
-SETTINGS = ("optimizer.name=momentum", "optimizer.learning_rate=0.05")
+SETTINGS = optimizer_settings("momentum", 0.05)
 STEPS = 3000
 STARTS = (0, 10, 30, 100, 200, 400, STEPS)  # steps of training after which the gradient is minimised
 EVALUATIONS = 300  # of the gradient, at most, for each start
@@ -98,9 +98,7 @@ def _least_gradient(gradient: Callable[..., Any], hessian: Callable[..., Any], s
         start,
         lambda params: np.asarray(hessian(params)),
         method="lm",
-        ftol=1e-14,
-        xtol=1e-14,
-        gtol=1e-14,
+        **dict.fromkeys(("ftol", "xtol", "gtol"), 1e-14),
         max_nfev=EVALUATIONS,
     )
     params: np.ndarray = found.x

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfood.lessons.descent import Descent, descend
+from jaxfood.lessons.descent import Descent, descend, first_step, optimizer_settings, steps_in_words
 from jaxfood.report.page import COLOURS, Page
 
 if TYPE_CHECKING:
@@ -85,29 +85,24 @@ def measure(*, full: bool = False) -> dict[str, Any]:
 
 def _settings(runner: str) -> tuple[str, ...]:
     name, rate = RUNNERS[runner]
-    momentum = () if name == "sgd" else (f"optimizer.momentum={SHARE}",)
-    return f"optimizer.name={name}", f"optimizer.learning_rate={rate}", *momentum
+    return optimizer_settings(name, rate, *(() if name == "sgd" else (f"optimizer.momentum={SHARE}",)))
 
 
 def _way(place: Place, runner: str) -> dict[str, Any]:
-    way = descend(place.loss, place.start, _settings(runner), STEPS)
-    through = place.through(way)
-    return {**way._asdict(), "steps": int(through.argmax()) if through.any() else None}
+    path = descend(place.loss, place.start, _settings(runner), STEPS)
+    return {**path._asdict(), "steps": first_step(place.through(path))}
 
 
 def _starts() -> dict[str, Any]:
     """All starts at once: the optimizers move each element on its own."""
     starts = np.linspace(-2.5, 2.5, 501)
     hill = np.sort(np.roots((1, 0, -1, -1 / 5)))[1]  # the middle one of the three points where the slope is 0
+    sides = {"left": starts < hill, "right": starts > hill}
     shares = {}
     for runner in RUNNERS:
         ends = descend(lambda x: two_valleys(x).sum(), starts.tolist(), _settings(runner), STEPS).points[-1]
-        shares[runner] = {side: np.mean(ends[where] > hill) for side, where in _sides(starts, hill).items()}
+        shares[runner] = {side: np.mean(ends[where] > hill) for side, where in sides.items()}
     return {"lowest": starts[0], "highest": starts[-1], "hill": hill, "in_low_valley": shares}
-
-
-def _sides(starts: np.ndarray, hill: float) -> dict[str, np.ndarray]:
-    return {"left": starts < hill, "right": starts > hill}
 
 
 def _recursion(way: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +140,7 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
     page.table(
         ("place", "optimizer", "ends at", "loss", "gradient norm", "steps until through"),
         (
-            (place, runner, _position(way), way["losses"][-1], way["gradient_norms"][-1], way["steps"] or "never")
+            (place, runner, _position(way), way["losses"][-1], way["gradient_norms"][-1], steps_in_words(way["steps"]))
             for place, ways in places.items()
             for runner, way in ways.items()
         ),

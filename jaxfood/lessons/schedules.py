@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxfood.config import SCHEDULES, load_config
+from jaxfood.config import SCHEDULES, Config, load_config
 from jaxfood.optim import plateau
 from jaxfood.optim.optimizers import make_optimizer
 from jaxfood.optim.schedules import make_schedule
@@ -42,8 +42,7 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
         axes = figure.subplots(2, 4, sharex=True, sharey=True).flat
         for axis, (name, rates) in zip(axes, numbers["rates"].items(), strict=False):
             axis.plot(rates)
-            axis.set_title(name)
-            axis.set_xlabel("step")
+            axis.set(title=name, xlabel="step")
         last = figure.axes[-1]
         last.set_title("what plateau sees", color="0.3")
         last.plot(np.repeat(numbers["valid_losses"], STEPS // EPOCHS), color="0.3")
@@ -60,24 +59,25 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
     )
 
 
+def _config(name: str) -> Config:
+    settings = (f"schedule.{setting}" for setting in SHOWN[name])
+    return load_config(None, ("optimizer.learning_rate=1", f"schedule.name={name}", *settings))
+
+
 def _rates(name: str) -> np.ndarray:
-    config = load_config(None, ("optimizer.learning_rate=1", f"schedule.name={name}", *_settings(name)))
+    config = _config(name)
     schedule = make_schedule(config.schedule, config.optimizer, STEPS)
     return np.asarray(jax.vmap(schedule)(np.arange(STEPS)))
 
 
 def _plateau_rates() -> np.ndarray:
-    config = load_config(None, ("optimizer.learning_rate=1", "schedule.name=plateau", *_settings("plateau")))
+    config = _config("plateau")
     state = make_optimizer(config, STEPS).init(np.zeros(1))
     rates = []
     for loss in _valid_losses():
         rates += [plateau.rate_factor(state)] * (STEPS // EPOCHS)
         state = plateau.after_epoch(config, state, {"valid_loss": float(loss)})
     return np.array(rates)
-
-
-def _settings(name: str) -> tuple[str, ...]:
-    return tuple(f"schedule.{setting}" for setting in SHOWN[name])
 
 
 def _valid_losses() -> np.ndarray:
