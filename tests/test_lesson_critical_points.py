@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def numbers(folder: Path) -> dict[str, Any]:
     numbers = critical_points.measure()
     page = Page(folder, "critical-points", "a title")
-    critical_points.tell(numbers, page)
+    critical_points.write(numbers, page)
     page.save(numbers)
     return numbers
 

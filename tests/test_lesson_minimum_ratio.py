@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def numbers(folder: Path) -> dict[str, Any]:
     numbers = minimum_ratio.measure()
     page = Page(folder, "minimum-ratio", "a title")
-    minimum_ratio.tell(numbers, page)
+    minimum_ratio.write(numbers, page)
     page.save(numbers)
     return numbers
 

@@ -21,7 +21,7 @@ from jaxfood.report import page
 def test_every_lesson_has_its_two_functions(name: str) -> None:
     module = importlib.import_module(f"jaxfood.lessons.{name.replace('-', '_')}")
     assert callable(module.measure)
-    assert callable(module.tell)
+    assert callable(module.write)
     assert module.__doc__
 
 

@@ -1,6 +1,6 @@
 """The notes' worked examples, runnable: each measures, draws and explains one point (`python -m jaxfood.lessons`).
 
-A lesson is a module with two functions: `measure(full=False)` returns its numbers, `tell(numbers, page)` writes its
+A lesson is a module with two functions: `measure(full=False)` returns its numbers, `write(numbers, page)` writes its
 page. Optimizers, schedules and losses are those of `jaxfood.optim`; nothing is written twice.
 """
 
@@ -41,6 +41,6 @@ def run_lesson(name: str, out: str | Path, *, full: bool = False) -> dict[str, A
     page = Page(out, name, LESSONS[name])
     lesson = import_module(f"jaxfood.lessons.{name.replace('-', '_')}")
     numbers: dict[str, Any] = lesson.measure(full=full)
-    lesson.tell(numbers, page)
+    lesson.write(numbers, page)
     page.save(numbers)
     return numbers

@@ -140,14 +140,14 @@ def _scheduled(name: str, schedule: tuple[str, ...], constant: np.ndarray) -> di
     }
 
 
-def tell(numbers: dict[str, Any], page: Page) -> None:
+def write(numbers: dict[str, Any], page: Page) -> None:
     """The two rates of the notes; a rate for each parameter; the late bursts and what decay does; a limit."""
-    _tell_of_ways(numbers, page)
-    _tell_of_bursts(numbers, page)
-    _tell_of_turned(numbers, page)
+    _write_ways(numbers, page)
+    _write_bursts(numbers, page)
+    _write_turned(numbers, page)
 
 
-def _tell_of_ways(numbers: dict[str, Any], page: Page) -> None:
+def _write_ways(numbers: dict[str, Any], page: Page) -> None:
     flat, steep = numbers["curvatures"]
     runs = numbers["gradient_descent"] | numbers["adaptive"]
     high, low, best = numbers["gradient_descent"].values()
@@ -185,7 +185,7 @@ def _tell_of_ways(numbers: dict[str, Any], page: Page) -> None:
         the first square.""")
 
 
-def _tell_of_bursts(numbers: dict[str, Any], page: Page) -> None:
+def _write_bursts(numbers: dict[str, Any], page: Page) -> None:
     schedules = numbers["schedules"]
     mean, decaying, adam = schedules["notes_adagrad"], schedules["notes_rmsprop"], schedules["adam"]["constant"]
     alpha, beta1 = NotesRMSprop().alpha, Adam().beta1
@@ -223,7 +223,7 @@ def _tell_of_bursts(numbers: dict[str, Any], page: Page) -> None:
     )
 
 
-def _tell_of_turned(numbers: dict[str, Any], page: Page) -> None:
+def _write_turned(numbers: dict[str, Any], page: Page) -> None:
     turned = numbers["turned"]
     page.text("## A limit, and what to change")
     page.text(f"""A rate for each parameter helps as far as the ellipses lie along the parameters. In the same bowl

@@ -86,21 +86,20 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
     `rise` is the mean over all their directions, `rise_error` its standard error, `worst_rise` the highest of them.
     """
     rises = np.array([run["rises"] for run in runs])[..., RADII.index(COMPARED)]
+    ends = [run["end"] for run in runs]
     return {
-        "batch_size": runs[0]["batch_size"],
-        "epochs": runs[0]["epochs"],
-        "updates": runs[0]["updates"],
+        **{name: runs[0][name] for name in ("batch_size", "epochs", "updates")},
         "unsettled_valid_loss": float(np.mean([run["history"][-1]["valid"]["loss"] for run in runs])),
-        "train_loss": float(np.mean([run["end"]["train"]["loss"] for run in runs])),
-        "valid_loss": float(np.mean([run["end"]["valid"]["loss"] for run in runs])),
-        "valid_accuracy": float(np.mean([run["end"]["valid"]["accuracy"] for run in runs])),
+        "train_loss": float(np.mean([end["train"]["loss"] for end in ends])),
+        "valid_loss": float(np.mean([end["valid"]["loss"] for end in ends])),
+        "valid_accuracy": float(np.mean([end["valid"]["accuracy"] for end in ends])),
         "rise": float(rises.mean()),
         "rise_error": float(rises.std(ddof=1) / math.sqrt(rises.size)),
         "worst_rise": float(rises.max()),
     }
 
 
-def tell(numbers: dict[str, Any], page: Page) -> None:
+def write(numbers: dict[str, Any], page: Page) -> None:
     """What equal work brings, and how sharp the ends are."""
     runs, means = numbers["runs"], numbers["means"]
     small, large, equal = means["small"], means["large"], means.get("large, equal updates")
@@ -160,8 +159,7 @@ def _draw_losses(axis: Any, runs: dict[str, Any]) -> None:
             epochs = np.arange(1, run["epochs"] + 1)
             axis.plot(epochs, train, color=colour, ls=line, label=label if run is of_plan[0] else None)
             axis.plot(epochs, valid, color=colour, ls="", marker="o")
-    axis.set_xlabel("epoch")
-    axis.set_ylabel("loss")
+    axis.set(xlabel="epoch", ylabel="loss")
     axis.legend()
 
 
@@ -170,8 +168,7 @@ def _draw_rises(axis: Any, runs: dict[str, Any], radii: Sequence[float]) -> None
         rises = np.pad(np.concatenate([run["rises"] for run in of_plan]), ((0, 0), (1, 0)))  # none at radius 0
         axis.plot((0, *radii), rises.mean(axis=0), color=colour, ls=line, marker="o", label=label)
         axis.fill_between((0, *radii), rises.min(axis=0), rises.max(axis=0), color=colour, alpha=0.15, lw=0)
-    axis.set_xlabel("distance, as a share of each filter's length")
-    axis.set_ylabel("rise of the training loss")
+    axis.set(xlabel="distance, as a share of each filter's length", ylabel="rise of the training loss")
     axis.legend(loc="upper left")
 
 
@@ -192,13 +189,7 @@ class _Trial:
     """Trains one configuration with several batch sizes and seeds, and measures what came out."""
 
     def __init__(
-        self,
-        config: Config,
-        splits: Splits,
-        train: Batches,
-        valid: Batches,
-        directions: int,
-        evaluated: int,
+        self, config: Config, splits: Splits, train: Batches, valid: Batches, directions: int, evaluated: int
     ) -> None:
         self.config, self.train, self.valid = config, train, valid
         self.pictures = splits.train.subset(slice(None))

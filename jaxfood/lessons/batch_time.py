@@ -54,7 +54,7 @@ def measure(*, full: bool = False, largest: int = 4096, budget: float | None = N
     }
 
 
-def tell(numbers: dict[str, Any], page: Page) -> None:
+def write(numbers: dict[str, Any], page: Page) -> None:
     """The two curves of the notes, and where they turn."""
     sizes, seconds, epochs = numbers["batch_sizes"], numbers["seconds"], numbers["epoch_seconds"]
     turn, best = numbers["knee"], numbers["enough"]

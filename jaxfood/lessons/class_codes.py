@@ -73,7 +73,7 @@ def _softmax_regression(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return descend(loss, [0.0] * 9, optimizer_settings("adam", 0.1), steps=500).points[-1].reshape(3, 3)
 
 
-def tell_codes(numbers: dict[str, Any], page: Page) -> None:
+def write_codes(numbers: dict[str, Any], page: Page) -> None:
     """Why a class is not a number."""
     page.text("## Classes are not numbers")
     page.text("""A network gives numbers, so a class has to become some. Calling three classes 1, 2 and 3 says that 1 is

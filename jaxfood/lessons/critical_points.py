@@ -122,7 +122,7 @@ def _descent(distance: float) -> dict[str, Any]:
     }
 
 
-def tell(numbers: dict[str, Any], page: Page) -> None:
+def write(numbers: dict[str, Any], page: Page) -> None:
     """Which points are critical and of which kind; the way out of the saddle; what gradient descent does there."""
     page.text("""The notes' network has one input, two weights and one picture, x = 1 with the target 1: its loss is
         `L = (1 - w1 w2)^2`. The gradient is `-2 (1 - w1 w2) (w2, w1)`. It is 0 at the origin, and wherever
@@ -143,12 +143,12 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
             for point in numbers["points"]
         ),
     )
-    _tell_of_verdicts(numbers, page)
-    _tell_of_escape(numbers, page)
-    _tell_of_descents(numbers, page)
+    _write_verdicts(numbers, page)
+    _write_escape(numbers, page)
+    _write_descents(numbers, page)
 
 
-def _tell_of_verdicts(numbers: dict[str, Any], page: Page) -> None:
+def _write_verdicts(numbers: dict[str, Any], page: Page) -> None:
     page.text("""The origin has eigenvalues of both signs, so it is a saddle. On the curves one eigenvalue is
         `2 (w1^2 + w2^2)` and the other is 0, because along its curve the loss stays 0: these minima are a valley, not a
         bowl. Positive definite, the notes' test, does not hold there, and from second derivatives alone nobody can tell
@@ -159,7 +159,7 @@ def _tell_of_verdicts(numbers: dict[str, Any], page: Page) -> None:
         _draw_surface(figure.add_subplot(), numbers)
 
 
-def _tell_of_escape(numbers: dict[str, Any], page: Page) -> None:
+def _write_escape(numbers: dict[str, Any], page: Page) -> None:
     out = numbers["escape"]
     down, up = numbers["points"][0]["eigenvectors"]
     page.text("## The way out")
@@ -179,7 +179,7 @@ def _tell_of_escape(numbers: dict[str, Any], page: Page) -> None:
         valley.""")
 
 
-def _tell_of_descents(numbers: dict[str, Any], page: Page) -> None:
+def _write_descents(numbers: dict[str, Any], page: Page) -> None:
     stays = numbers["descents"][0]
     page.text("## Gradient descent at the saddle")
     page.text(f"""At the exact origin the gradient is exactly 0: after {STEPS} steps the loss is still

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxfood.config import OPTIMIZERS
-from jaxfood.lessons.class_codes import measure_codes, tell_codes
+from jaxfood.lessons.class_codes import measure_codes, write_codes
 from jaxfood.lessons.descent import descend, first_step, optimizer_settings, steps_in_words
 from jaxfood.optim.losses import cross_entropy, mean_squared_error
 from jaxfood.report.page import COLOURS, Page
@@ -42,12 +42,12 @@ def measure(*, full: bool = False) -> dict[str, Any]:
     return numbers | _descend_from_corner()
 
 
-def tell(numbers: dict[str, Any], page: Page) -> None:
+def write(numbers: dict[str, Any], page: Page) -> None:
     """From one-hot over softmax to the loss."""
-    tell_codes(numbers["codes"], page)
-    _tell_softmax(numbers["softmax"], page)
-    _tell_gradients(numbers["gradients"], page)
-    _tell_descents(numbers, page)
+    write_codes(numbers["codes"], page)
+    _write_softmax(numbers["softmax"], page)
+    _write_gradients(numbers["gradients"], page)
+    _write_descents(numbers, page)
 
 
 def right_probability(points: np.ndarray) -> np.ndarray:
@@ -126,7 +126,7 @@ def _descend_from_corner() -> dict[str, Any]:
     return {"descents": descents, "paths": paths}
 
 
-def _tell_softmax(numbers: dict[str, Any], page: Page) -> None:
+def _write_softmax(numbers: dict[str, Any], page: Page) -> None:
     logits, shares, multiples, outputs = (numbers[name] for name in ("logits", "shares", "multiples", "outputs"))
     once = outputs[np.argmin(np.abs(multiples - 1))]
     page.text("## Softmax: outputs that sum to 1, with wider gaps")
@@ -153,7 +153,7 @@ def _listed(values: np.ndarray, spec: str) -> str:
     return ", ".join(f"{value:{spec}}" for value in values)
 
 
-def _tell_gradients(numbers: dict[str, Any], page: Page) -> None:
+def _write_gradients(numbers: dict[str, Any], page: Page) -> None:
     errors, curves = numbers["errors"], numbers["curves"]
     page.text("## The gradient where the answer is wrong")
     with page.figure("gradients", "How strongly each loss pulls at the right class's logit") as figure:
@@ -172,7 +172,7 @@ def _tell_gradients(numbers: dict[str, Any], page: Page) -> None:
         how the rest is spread over the wrong classes; cross-entropy looks at the right class alone.""")
 
 
-def _tell_descents(numbers: dict[str, Any], page: Page) -> None:
+def _write_descents(numbers: dict[str, Any], page: Page) -> None:
     corner, descents = numbers["corner"], numbers["descents"]
     page.text("## Why not mean squared error")
     page.text(f"""Three classes, the first is right, the third logit stays at 0. The start is a far corner, {CORNER},

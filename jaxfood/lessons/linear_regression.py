@@ -146,7 +146,7 @@ def _standardized() -> dict[str, Any]:
     return {"rate": STANDARDIZED_RATE, "steps": run["steps"][-1], "theta": np.array([height - theta1 * mean, theta1])}
 
 
-def tell(numbers: dict[str, Any], page: Page) -> None:
+def write(numbers: dict[str, Any], page: Page) -> None:
     """The lines, where each run ends; why BGD takes millions of steps; one or two points at a time; what to change."""
     page.text(f"""Seven flats, their areas and prices, and a line: price = theta0 + theta1 * area. The loss is the mean
         of squares / 2. For each step batch gradient descent (BGD) takes the gradient of all seven points, stochastic
@@ -161,8 +161,8 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
     best = numbers["least_squares"]
     page.text(f"""The error is the listings': the sum of squares / 2. The least-squares line, solved exactly, has theta0
         = {best["theta"][0]:.6g}, theta1 = {best["theta"][1]:.6g} and the least error, {best["error"]:.6g}.""")
-    _tell_why_bgd_is_slow(numbers, page)
-    _tell_of_small_batches(numbers, page)
+    _write_why_bgd_is_slow(numbers, page)
+    _write_small_batches(numbers, page)
     standard, bgd = numbers["standardized"], numbers["bgd"]
     page.text("## What to change")
     page.text(f"""Not the rate, but the data. With areas of mean 0 and variance 1 both curvatures are 1, and gradient
@@ -178,7 +178,7 @@ def _row(label: str, run: dict[str, Any]) -> tuple[Any, ...]:
     return label, run["rate"], *counts, f"{theta0:.6g}", f"{theta1:.6g}", run["excess"][-1]
 
 
-def _tell_why_bgd_is_slow(numbers: dict[str, Any], page: Page) -> None:
+def _write_why_bgd_is_slow(numbers: dict[str, Any], page: Page) -> None:
     listing, bgd, best = numbers["listing"], numbers["bgd"], numbers["least_squares"]
     flat, steep = numbers["curvatures"]
     theta0, theta1 = bgd["theta"][-1]
@@ -206,7 +206,7 @@ def _tell_why_bgd_is_slow(numbers: dict[str, Any], page: Page) -> None:
         point in millions.""")
 
 
-def _tell_of_small_batches(numbers: dict[str, Any], page: Page) -> None:
+def _write_small_batches(numbers: dict[str, Any], page: Page) -> None:
     bgd, sgd, mini_batch = (numbers[name] for name in NAMES)
     page.text("## One or two points at a time")
     caption = "How far the error is above the least, against steps and against points seen"

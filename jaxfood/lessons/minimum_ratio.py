@@ -125,7 +125,7 @@ def _correlations(points: Sequence[dict[str, Any]], bound: float) -> dict[str, A
     return {"bound": bound, "count": len(critical), **ranks}
 
 
-def tell(numbers: dict[str, Any], page: Page) -> None:
+def write(numbers: dict[str, Any], page: Page) -> None:
     """How the points were found, the picture, the shares at high and low loss, and what bounds the ratio."""
     points = numbers["points"]
     critical = critical_points(points, SMALL)
@@ -138,7 +138,7 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
         saddles as much as to minima.""")
     with page.figure("loss", "Loss against the shares of positive and of negative eigenvalues", (10, 4.5)) as figure:
         _draw(figure, points)
-    _tell_of_bands(critical, page)
+    _write_bands(critical, page)
     small, strict = numbers["correlations"]
     page.text(f"""Of {len(points)} points {small["count"]} have a gradient norm of at most {small["bound"]:g}. Over
         these the rank correlation of the loss with the share of negative eigenvalues is {small["negative"]:.2f}, with
@@ -147,10 +147,10 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
         is 0 but for rounding, a norm of at most {strict["bound"]:g}, the correlations are {strict["negative"]:.2f} and
         {strict["ratio"]:.2f}. No point of small gradient has more than
         {max(point["negative"] for point in critical):.0%} negative eigenvalues; the others are positive or 0.""")
-    _tell_of_limit(critical, numbers, page)
+    _write_limit(critical, numbers, page)
 
 
-def _tell_of_bands(critical: Sequence[dict[str, Any]], page: Page) -> None:
+def _write_bands(critical: Sequence[dict[str, Any]], page: Page) -> None:
     """A row for each band of the loss."""
     edges = (0, 1e-3, 0.1, 0.5, np.inf)
     rows = []
@@ -164,7 +164,7 @@ def _tell_of_bands(critical: Sequence[dict[str, Any]], page: Page) -> None:
     page.table(header, rows)
 
 
-def _tell_of_limit(critical: Sequence[dict[str, Any]], numbers: dict[str, Any], page: Page) -> None:
+def _write_limit(critical: Sequence[dict[str, Any]], numbers: dict[str, Any], page: Page) -> None:
     highest = max(point["ratio"] for point in critical)
     page.text(f"""The ratio never reaches 1: the highest where the gradient is small is {highest:.2f}. Where
         the loss is 0 it cannot: the Hessian is then a sum of one matrix of rank 1 for each example, so at most

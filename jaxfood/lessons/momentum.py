@@ -126,7 +126,7 @@ def _movements_under_decay(name: str) -> np.ndarray:
     return -np.diff(way.points[:, 0])
 
 
-def tell(numbers: dict[str, Any], page: Page) -> None:
+def write(numbers: dict[str, Any], page: Page) -> None:
     """The three places; what momentum is; where it does not help; the two forms of it under a falling rate."""
     places = numbers["places"]
     page.text(f"""Gradient descent moves by -rate * gradient, so it stops where the gradient is 0, and crawls where it
@@ -145,9 +145,9 @@ def tell(numbers: dict[str, Any], page: Page) -> None:
             for runner, way in ways.items()
         ),
     )
-    _tell_of_places(numbers, page)
-    _tell_of_recursion(numbers, page)
-    _tell_of_decay(numbers, page)
+    _write_places(numbers, page)
+    _write_recursion(numbers, page)
+    _write_decay(numbers, page)
 
 
 def _position(way: dict[str, Any]) -> str:
@@ -159,7 +159,7 @@ def _highest_after_rise(losses: np.ndarray) -> float:
     return float(losses[np.argmax(np.diff(losses) > 0) :].max())
 
 
-def _tell_of_places(numbers: dict[str, Any], page: Page) -> None:
+def _write_places(numbers: dict[str, Any], page: Page) -> None:
     minimum, flat, pass_, ridge = numbers["places"].values()
     page.text(f"""**Local minimum** (`x^4 / 4 - x^2 / 2 - x / 5`). Gradient descent ends in the high valley at
         {_position(minimum[SLOW])}, at both rates. Momentum is over the hill after {minimum["momentum"]["steps"]} steps
@@ -188,7 +188,7 @@ def _tell_of_places(numbers: dict[str, Any], page: Page) -> None:
     )
 
 
-def _tell_of_recursion(numbers: dict[str, Any], page: Page) -> None:
+def _write_recursion(numbers: dict[str, Any], page: Page) -> None:
     recursion = numbers["recursion"]
     page.text("## The notes' recursion")
     page.text(f"""`m_0 = 0`, `m_1 = -eta g_0`, `m_2 = -lambda eta g_0 - eta g_1`, ...: each movement is the sum of all
@@ -210,7 +210,7 @@ def _tell_of_recursion(numbers: dict[str, Any], page: Page) -> None:
     )
 
 
-def _tell_of_decay(numbers: dict[str, Any], page: Page) -> None:
+def _write_decay(numbers: dict[str, Any], page: Page) -> None:
     decay, rate = numbers["decay"], numbers["rate"]
     page.text("## Two forms of momentum")
     page.text(f"""PyTorch's `momentum` sums gradients and multiplies the sum by the rate; the notes' multiplies each

@@ -33,7 +33,7 @@ def measure(*, full: bool = False) -> dict[str, Any]:
     return {"steps": STEPS, "epochs": EPOCHS, "settings": SHOWN, "valid_losses": _valid_losses(), "rates": rates}
 
 
-def tell(numbers: dict[str, Any], page: Page) -> None:
+def write(numbers: dict[str, Any], page: Page) -> None:
     """One small picture for each schedule."""
     page.text("""The learning rate need not stay what it was: a rate that carries far at the beginning makes the end
         oscillate (decay), and adaptive optimizers know little of the gradients' sizes in their first steps (warm-up).
