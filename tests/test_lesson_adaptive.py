@@ -1,13 +1,11 @@
 """The lesson on adaptive rates: closed forms, formulas in plain NumPy, and what the page claims."""
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from lesson_pages import read_lesson
 
 from jaxfood.lessons import run_lesson
 from jaxfood.lessons.adaptive import (
@@ -221,19 +219,10 @@ def test_turned_by_45_degrees_a_rate_for_each_is_no_better_than_one(numbers: dic
 
 
 def test_the_page_and_its_pictures(folder: Path, numbers: dict[str, Any]) -> None:
-    text = (folder / "adaptive.md").read_text()
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert (folder / link).is_file()
-    sizes = {"ways": (1440, 1020), "bursts": (1320, 840)}
-    assert {path.name for path in folder.glob("*.png")} == {f"adaptive-{name}.png" for name in sizes}
-    for name, size in sizes.items():
-        with Image.open(folder / f"adaptive-{name}.png") as picture:
-            assert picture.size == size
-            assert len(set(picture.convert("L").resize((96, 54)).tobytes())) > 20
+    text, stored = read_lesson(folder, "adaptive", {"ways": (1440, 1020), "bursts": (1320, 840)})
     for line in text.splitlines():
         if line.startswith("| schedule"):
             assert line.count("|") == len(numbers["schedules"]) + 2
-    stored = json.loads((folder / "adaptive.json").read_text())
     assert stored["adaptive"]["adagrad"]["arrived"] is None
     assert (
         stored["schedules"]["notes_adagrad"]["constant"]["late_step"]

@@ -1,8 +1,6 @@
 """The lesson batch-size: rises against closed forms, the page's words, and a tiny run of the whole."""
 
-import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from lesson_pages import read_lesson
 
 from jaxfood.data.pictures import Pictures
 from jaxfood.data.splits import Splits
@@ -138,16 +136,10 @@ def test_a_tiny_run_and_its_page(tiny_splits: None, tmp_path: Path) -> None:
     assert np.abs(run["rises"]).min() > 0
     np.testing.assert_array_equal(run["rises"], same["rises"])  # one seed, one batch size: one run
 
-    page = written(numbers, tmp_path)
-    pictures = re.findall(r"!\[.+?\]\((.+?)\)", page)
-    assert pictures == ["batch-size-losses.png", "batch-size-sharpness.png"]
-    for picture in pictures:
-        with Image.open(tmp_path / picture) as image:
-            assert image.size == (960, 540)
-            assert len(image.getcolors(1 << 24)) > 20
-    read = json.loads((tmp_path / "batch-size.json").read_text())
-    assert read["means"]["small"]["rise"] == numbers["means"]["small"]["rise"]
-    assert read["runs"]["large"][0]["rises"] == run["rises"].tolist()
+    written(numbers, tmp_path)
+    page, stored = read_lesson(tmp_path, "batch-size", {"losses": (960, 540), "sharpness": (960, 540)})
+    assert stored["means"]["small"]["rise"] == numbers["means"]["small"]["rise"]
+    assert stored["runs"]["large"][0]["rises"] == run["rises"].tolist()
     assert f"| {numbers['means']['small']['valid_loss']:.4g} |" in page
 
 

@@ -1,14 +1,12 @@
 """The lesson batch-time: knee and enough on made timings, the row's end, and a tiny run of the whole."""
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from lesson_pages import read_lesson
 
 from jaxfood.lessons import LESSONS
 from jaxfood.lessons import batch_time as lesson
@@ -120,13 +118,10 @@ def test_a_tiny_run_writes_its_page(tmp_path: Path) -> None:
     assert numbers["batch_sizes"].tolist() == [1]
     assert (numbers["seconds"] > 0).all()
     assert numbers["image_size"] == 32
-    page = written(numbers, tmp_path)
-    assert re.findall(r"!\[.+?\]\((.+?)\)", page) == ["batch-time-curves.png"]
-    with Image.open(tmp_path / "batch-time-curves.png") as image:
-        assert image.size == (1200, 480)
-    read = json.loads((tmp_path / "batch-time.json").read_text())
-    assert read["seconds"] == numbers["seconds"].tolist()
-    assert (read["knee"], read["enough"]) == (None, 1)
+    written(numbers, tmp_path)
+    _, stored = read_lesson(tmp_path, "batch-time", {"curves": (1200, 480)})
+    assert stored["seconds"] == numbers["seconds"].tolist()
+    assert (stored["knee"], stored["enough"]) == (None, 1)
 
 
 @pytest.mark.parametrize(

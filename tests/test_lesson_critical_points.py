@@ -1,18 +1,15 @@
 """The lesson on critical points: values by hand, verdicts, the way out, and what the page claims."""
 
-import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from lesson_pages import read_lesson
 
-from jaxfood.lessons import critical_points
+from jaxfood.lessons import critical_points, run_lesson
 from jaxfood.lessons.critical_points import MINIMA, OFFSETS, RATE, SADDLE
-from jaxfood.report.page import Page
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def numbers(folder: Path) -> dict[str, Any]:
-    numbers = critical_points.measure()
-    page = Page(folder, "critical-points", "a title")
-    critical_points.write(numbers, page)
-    page.save(numbers)
-    return numbers
+    return run_lesson("critical-points", folder)
 
 
 def at(numbers: dict[str, Any], point: tuple[float, float]) -> dict[str, Any]:
@@ -119,17 +112,8 @@ def test_gradient_descent_stays_at_the_saddle_and_leaves_slowly_from_beside_it(n
 
 
 def test_the_page_and_its_pictures(folder: Path, numbers: dict[str, Any]) -> None:
-    text = (folder / "critical-points.md").read_text()
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert (folder / link).is_file()
-    sizes = {"surface": (840, 660), "slices": (1200, 504)}
-    assert {path.name for path in folder.glob("*.png")} == {f"critical-points-{name}.png" for name in sizes}
-    for name, size in sizes.items():
-        with Image.open(folder / f"critical-points-{name}.png") as picture:
-            assert picture.size == size
-            assert len(set(picture.convert("L").resize((96, 54)).tobytes())) > 20
+    text, stored = read_lesson(folder, "critical-points", {"surface": (840, 660), "slices": (1200, 504)})
     assert text.count("| degenerate |") == len(MINIMA)
     assert text.count("| saddle |") == 1
-    stored = json.loads((folder / "critical-points.json").read_text())
     assert stored["points"][0]["eigenvalues"] == pytest.approx([-2, 2])
     assert stored["descents"][0]["steps"] is None

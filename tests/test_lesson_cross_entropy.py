@@ -1,8 +1,6 @@
 """The lesson cross-entropy: its numbers against closed forms, and the claims that its page makes."""
 
-import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from lesson_pages import read_lesson
 
 from jaxfood.config import OPTIMIZERS
 from jaxfood.lessons import cross_entropy as lesson
@@ -183,16 +181,9 @@ def test_softmax_sums_to_one_keeps_the_order_and_widens_gaps_of_large_logits(num
 
 
 def test_the_page_its_pictures_and_its_numbers(folder: Path, numbers: dict[str, Any]) -> None:
-    page = (folder / "cross-entropy.md").read_text()
-    pictures = re.findall(r"!\[.+?\]\((.+?)\)", page)
     sizes = {"codes": (1440, 720), "softmax": (1200, 480), "gradients": (960, 540), "surface": (1800, 960)}
-    assert pictures == [f"cross-entropy-{name}.png" for name in sizes]
-    for picture, size in zip(pictures, sizes.values(), strict=True):
-        with Image.open(folder / picture) as image:
-            assert image.size == size
-            assert len(image.getcolors(1 << 24)) > 50
-    read = json.loads((folder / "cross-entropy.json").read_text())
-    assert read["descents"]["MSE"]["sgd"]["steps"] is None
-    assert read["corner"]["MSE"]["loss"] == numbers["corner"]["MSE"]["loss"]
+    page, stored = read_lesson(folder, "cross-entropy", sizes)
+    assert stored["descents"]["MSE"]["sgd"]["steps"] is None
+    assert stored["corner"]["MSE"]["loss"] == numbers["corner"]["MSE"]["loss"]
     assert "| `sgd` | 40 | never |" in page
     assert "nan" not in page

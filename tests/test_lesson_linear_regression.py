@@ -1,13 +1,11 @@
 """The lesson on linear regression: the notes' listings in plain Python, closed forms, and what the page claims."""
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from lesson_pages import read_lesson
 
 from jaxfood.lessons import run_lesson
 from jaxfood.lessons.descent import descend, descend_batches
@@ -175,16 +173,9 @@ def test_descending_on_one_and_the_same_batch_is_descending() -> None:
 
 
 def test_the_page_and_its_pictures(folder: Path, numbers: dict[str, Any]) -> None:
-    text = (folder / "linear-regression.md").read_text()
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert (folder / link).is_file()
-    sizes = {"lines": (960, 540), "paths": (1200, 540), "errors": (1200, 540)}
-    assert {path.name for path in folder.glob("*.png")} == {f"linear-regression-{name}.png" for name in sizes}
-    for name, size in sizes.items():
-        with Image.open(folder / f"linear-regression-{name}.png") as picture:
-            assert picture.size == size
-            assert len(set(picture.convert("L").resize((96, 54)).tobytes())) > 20
-    stored = json.loads((folder / "linear-regression.json").read_text())
+    text, stored = read_lesson(
+        folder, "linear-regression", {"lines": (960, 540), "paths": (1200, 540), "errors": (1200, 540)}
+    )
     assert stored["bgd"]["steps"][-1] == numbers["bgd"]["steps"][-1]
     assert f"{numbers['bgd']['steps'][-1]:,}" in text
     assert f"{numbers['listing']['steps']:,}" in text

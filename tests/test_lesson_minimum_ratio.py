@@ -1,18 +1,15 @@
 """The lesson on the minimum ratio: its points against NumPy, and what the page claims."""
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from lesson_pages import read_lesson
 
-from jaxfood.lessons import minimum_ratio
+from jaxfood.lessons import minimum_ratio, run_lesson
 from jaxfood.lessons.minimum_ratio import EXAMPLES, FROM_MINIMISING, FROM_TRAINING, SEEDS, SIZE, SMALL, STARTS, STRICT
-from jaxfood.report.page import Page
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def numbers(folder: Path) -> dict[str, Any]:
-    numbers = minimum_ratio.measure()
-    page = Page(folder, "minimum-ratio", "a title")
-    minimum_ratio.write(numbers, page)
-    page.save(numbers)
-    return numbers
+    return run_lesson("minimum-ratio", folder)
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +101,6 @@ def test_the_ratio_never_reaches_1_and_at_no_loss_has_a_bound(critical: list[dic
 
 
 def test_the_page_and_its_picture(folder: Path, numbers: dict[str, Any]) -> None:
-    text = (folder / "minimum-ratio.md").read_text()
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert (folder / link).is_file()
-    assert [path.name for path in folder.glob("*.png")] == ["minimum-ratio-loss.png"]
-    with Image.open(folder / "minimum-ratio-loss.png") as picture:
-        assert picture.size == (1200, 540)
-        assert len(set(picture.convert("L").resize((96, 54)).tobytes())) > 20
-    stored = json.loads((folder / "minimum-ratio.json").read_text())
+    text, stored = read_lesson(folder, "minimum-ratio", {"loss": (1200, 540)})
     assert len(stored["points"]) == len(numbers["points"])
     assert f"{numbers['correlations'][0]['negative']:.2f}" in text

@@ -1,13 +1,11 @@
 """The lesson on momentum: its first steps by hand, closed forms, and what the page claims."""
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from lesson_pages import read_lesson
 
 from jaxfood.lessons import run_lesson
 from jaxfood.lessons.momentum import DECAY, DECAY_AT, FAST, FASTER, PLACES, RATE, RUNNERS, SHARE, SLOW, STEPS
@@ -154,16 +152,7 @@ def test_the_two_forms_are_one_at_a_constant_rate_and_two_under_decay(numbers: d
 
 
 def test_the_page_and_its_pictures(folder: Path, numbers: dict[str, Any]) -> None:
-    text = (folder / "momentum.md").read_text()
-    for link in re.findall(r"\]\(([^)]+)\)", text):
-        assert (folder / link).is_file()
-    sizes = {"places": (1440, 840), "decay": (960, 540)}
-    assert {path.name for path in folder.glob("*.png")} == {f"momentum-{name}.png" for name in sizes}
-    for name, size in sizes.items():
-        with Image.open(folder / f"momentum-{name}.png") as picture:
-            assert picture.size == size
-            assert len(set(picture.convert("L").resize((96, 54)).tobytes())) > 20
-    stored = json.loads((folder / "momentum.json").read_text())
+    text, stored = read_lesson(folder, "momentum", {"places": (1440, 840), "decay": (960, 540)})
     assert stored["places"]["plateau"][SLOW]["steps"] is None
     assert len(stored["places"]["saddle"]["nesterov"]["points"]) == STEPS + 1
     for runner in RUNNERS:
