@@ -162,7 +162,7 @@ def test_all_stop_where_the_program_started_jax_itself_and_in_each_of_its_traini
 
 @pytest.mark.slow
 def test_a_death_ends_the_others_with_one_line() -> None:
-    (first, _, told_first), (died, _, _), (third, _, told_third) = run_steps("work", "die", "work")
+    (first, _, told_first), (died, _, _), (third, _, told_third) = run_steps("work", "die", "gloo")
     assert (first, died, third) == (LOST, -signal.SIGKILL, LOST)
     assert told_first == told_third == lost("process 1 has died or can no longer be reached")
 
