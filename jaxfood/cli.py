@@ -69,7 +69,7 @@ def run(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a command and leave with its exit status: 0, or 2 and one plain line for a mistake of the user's.
 
     Where it is one of several processes, those end too: with the same status if the same happened to them, else with
-    `processes.LOST`.
+    `monitor.LOST`.
     """
     status, reason = 0, ""
     try:

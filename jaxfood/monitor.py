@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
+from jaxfood.errors import UserError
+
 LOST = 75  # exit status where another process has ended: sysexits' EX_TEMPFAIL, "try again later"
 HEARTBEAT_SECONDS = 20  # JAX's own; later than ours, as JAX ends the others by SIGABRT under a C++ stack trace
 
@@ -91,10 +93,9 @@ class Monitor:
 
     def end_work(self, error: BaseException | None) -> None:
         """The work is done, or ends here by an error. Where that may tell of another's death, that is waited for."""
-        import jax
-
         self.broken = isinstance(error, SystemExit)
-        if isinstance(error, jax.errors.JaxRuntimeError):  # gloo sees a death at once
+        # Gloo meets a death at once: a ValueError where a result is read, else a JaxRuntimeError (jax 0.10, 0.12).
+        if isinstance(error, ValueError | RuntimeError) and not isinstance(error, UserError):
             time.sleep((_DEAD + 4) * _INTERVAL)
 
     def ask_to_stop(self) -> None:

@@ -32,7 +32,7 @@ _meetings = itertools.count()
 def start(config: DistributedConfig) -> None:
     """Join the other processes, if there are any. Before JAX's first computation, in every process.
 
-    From then on this process ends, with exit status `LOST` and one line, when another one does before its time.
+    From then on this process ends, with exit status `monitor.LOST` and one line, when another one does before its time.
 
     Raises:
         UserError: the others did not come, or another program has the port, or two processes are not alike.

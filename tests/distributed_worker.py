@@ -45,7 +45,9 @@ def steps(coordinator: str, count: str, process: str, behaviour: str) -> None:
                 if step == 20 and behaviour == "mistake":
                     raise UserError("a mistake")
                 if step == 20 and behaviour == "fault":
-                    raise ValueError("a fault")
+                    raise TypeError("a fault")
+                if step == 20 and behaviour == "gloo":
+                    raise ValueError("UNKNOWN: Gloo all-reduce failed")  # so it says where another has died
                 if step == 20 and behaviour == "exit":
                     sys.exit(3)
                 if step == 20 and behaviour in ("end", "end late", "end and wait"):
