@@ -8,8 +8,6 @@ of what it was made from and replaced when that changes. So load whole indices, 
 subsets of one root would take turns in its entry.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -78,8 +76,7 @@ def load_pictures(
     if not len(index):
         raise ValueError("an index of at least one picture is needed")
     entry = _Entry(index, image_size, skip_corrupt, cache_folder(cache_dir))
-    pictures = entry.read()
-    if pictures is None:
+    if (pictures := entry.read()) is None:
         bar = tqdm(total=len(index), desc=description, unit="picture", disable=not progress)
         # Oddities of single files (EXIF data, very large pictures) are no news to the user if they decode.
         with bar, warnings.catch_warnings():
@@ -179,7 +176,7 @@ def _decode_into(file: BinaryIO, paths: Sequence[Path], image_size: int, bar: tq
     _write_header(file, len(paths), image_size)
     unreadable = []
     threads = max(_BUCKET_READERS, available_cpus()) if is_remote(paths[0]) else 0
-    with closing(map_in_threads(lambda path: _decode_or_none(path, image_size), paths, threads=threads)) as decoded:
+    with closing(map_in_threads(lambda path: decode_or_none(path, image_size), paths, threads=threads)) as decoded:
         for path, picture in zip(paths, decoded, strict=True):
             if picture is None:
                 unreadable.append(path)
@@ -197,7 +194,8 @@ def _write_header(file: BinaryIO, count: int, image_size: int) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _decode_or_none(path: Path, image_size: int) -> np.ndarray | None:
+def decode_or_none(path: Path, image_size: int) -> np.ndarray | None:
+    """As `decode_picture`, but None for a file that is no picture."""
     try:
         return decode_picture(path, image_size)
     except DecodingError:
@@ -218,7 +216,9 @@ class CachedPictures(StoredPictures):
             parts: as `load_pictures` gives them; all of one image size.
             positions: which of their pictures, counted through all parts.
         """
-        arrays = [_memory_map(part) for part in parts]
+        arrays = [part.images for part in parts if isinstance(part.images, np.memmap)]
+        if len(arrays) < len(parts):
+            raise TypeError("pictures in memory cannot be read from the cache: give them as load_pictures does")
         self._shape = arrays[0].shape[1:]
         # Open as long as somebody may read: a later run may replace a file in the cache, not its content.
         self._files = [io.FileIO(str(array.filename)) for array in arrays]
@@ -248,9 +248,3 @@ class CachedPictures(StoredPictures):
                         "a file of decoded pictures has been cut short: remove the cache folder and start again"
                     )
         return images, self._labels[positions]
-
-
-def _memory_map(pictures: Pictures) -> np.memmap:
-    if not isinstance(pictures.images, np.memmap):
-        raise TypeError("pictures in memory cannot be read from the cache: give them as load_pictures does")
-    return pictures.images

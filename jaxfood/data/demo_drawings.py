@@ -3,8 +3,6 @@
 A drawing fills most of the square from -1 to 1 (x to the right, y down); `jaxfood.data.demo` lays the table around it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
