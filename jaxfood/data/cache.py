@@ -108,11 +108,11 @@ class _Entry:
             images = np.lib.format.open_memmap(self.array, mode="r")
         except (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError):
             return None
-        kept = self.index.subset([str(path) not in skipped for path in self.index.paths])
+        is_kept = np.array([str(path) not in skipped for path in self.index.paths])
+        kept, left_out = self.index.subset(is_kept), self.index.subset(~is_kept)
         if images.dtype != np.uint8 or images.shape != (len(kept), self.image_size, self.image_size, 3):
             return None
-        left_out = tuple(path for path in self.index.paths if str(path) in skipped)
-        return Pictures(images, kept.labels, kept.paths, left_out)
+        return Pictures(images, kept.labels, kept.paths, left_out.paths)
 
     def write(self, bar: tqdm) -> None:
         """Decodes the pictures into this entry, whole or not at all, and removes what it held before."""
@@ -159,9 +159,8 @@ class _Entry:
 
     def _remove_older(self) -> None:
         for path in self.folder.iterdir():
-            if path.suffix == ".tmp" and not is_abandoned(path):
-                continue
-            if path not in (self.array, self.description):
+            in_use = not is_abandoned(path) if path.suffix == ".tmp" else path in (self.array, self.description)
+            if not in_use:
                 # Windows refuses to remove an array that another process has mapped.
                 with suppress(OSError):
                     path.unlink()
@@ -226,9 +225,8 @@ class CachedPictures(StoredPictures):
             weakref.finalize(self, file.close)
         self._cache = Path(str(arrays[0].filename)).parents[1]
         self._lock = threading.Lock()
-        sizes = [len(part) for part in parts]
         offsets = [array.offset + np.arange(len(array)) * array[:1].nbytes for array in arrays]
-        self._file_of = np.repeat(np.arange(len(parts)), sizes)[positions]
+        self._file_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[positions]
         self._offsets = np.concatenate(offsets)[positions]
         self._labels = np.concatenate([part.labels for part in parts])[positions]
         self.skipped = tuple(path for part in parts for path in part.skipped)

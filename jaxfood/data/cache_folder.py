@@ -72,7 +72,7 @@ def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str
 
 
 def temporary_name(name: str) -> str:
-    """A name for a file that this process writes for the version `name` of an entry; see `is_abandoned`."""
+    """A name for what this process writes until it is whole and has the name `name`; see `is_abandoned`."""
     return f"{name}~{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}.tmp"
 
 

@@ -9,7 +9,6 @@ raw pixels at 16 px; five convolution blocks (32 to 256 channels, batch norm, Ad
 """
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from jaxfood import processes
-from jaxfood.data.cache_folder import cache_folder, writing_to
+from jaxfood.data.cache_folder import cache_folder, temporary_name, writing_to
 from jaxfood.data.demo_drawings import GROUPS, Sketch, disc, random_colour, shaded, varied
 from jaxfood.data.threads import map_in_threads
 
@@ -48,7 +47,7 @@ def demo_root(cache_dir: str | Path = "") -> Path:
 def _draw_once(root: Path) -> None:
     if root.is_dir():
         return
-    unfinished = root.with_name(f"{DEMO_NAME}~{secrets.token_hex(4)}.tmp")
+    unfinished = root.with_name(temporary_name(DEMO_NAME))
     with writing_to(root.parent):
         try:
             _draw_all(unfinished)
