@@ -30,11 +30,18 @@ def to_path(path: str | Path) -> Path:
         UserError: another service than gs://, gcsfs is not installed, no such bucket, or no permission to list it.
     """
     text = os.fspath(path)
-    if text.startswith("gs:/"):
-        return _in_bucket(text.removeprefix("gs:").strip("/"))
-    if _SERVICE.match(text):
+    if not _SERVICE.match(text):
+        return Path(path)
+    if not text.startswith("gs:/"):
         raise UserError(f"{text}: of paths with :// only gs://BUCKET/... can be read and written")
-    return Path(path)
+    name = text.removeprefix("gs:").strip("/")
+    if not name:
+        raise UserError("gs:// names no bucket: write gs://BUCKET/...")
+    require("gcsfs", f"gs://{name}", extra="gs")
+    _check_reachable(name.partition("/")[0])
+    from etils import epath
+
+    return cast(Path, epath.Path(f"gs://{name}"))
 
 
 def to_local_path(path: str | Path, name: str) -> Path:
@@ -160,17 +167,6 @@ class Lines:
         if self._text != self._written:
             write_whole(self._path, self._text)
             self._written, self._last_write = self._text, time.monotonic()
-
-
-def _in_bucket(name: str) -> Path:
-    """The path gs://`name`."""
-    if not name:
-        raise UserError("gs:// names no bucket: write gs://BUCKET/...")
-    require("gcsfs", f"gs://{name}", extra="gs")
-    _check_reachable(name.partition("/")[0])
-    from etils import epath
-
-    return cast(Path, epath.Path(f"gs://{name}"))
 
 
 @functools.cache

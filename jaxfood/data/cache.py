@@ -8,8 +8,6 @@ of what it was made from and replaced when that changes. So load whole indices, 
 subsets of one root would take turns in its entry.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -78,8 +76,7 @@ def load_pictures(
     if not len(index):
         raise ValueError("an index of at least one picture is needed")
     entry = _Entry(index, image_size, skip_corrupt, cache_folder(cache_dir))
-    pictures = entry.read()
-    if pictures is None:
+    if (pictures := entry.read()) is None:
         bar = tqdm(total=len(index), desc=description, unit="picture", disable=not progress)
         # Oddities of single files (EXIF data, very large pictures) are no news to the user if they decode.
         with bar, warnings.catch_warnings():
@@ -111,11 +108,11 @@ class _Entry:
             images = np.lib.format.open_memmap(self.array, mode="r")
         except (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError):
             return None
-        kept = self.index.subset([str(path) not in skipped for path in self.index.paths])
+        is_kept = np.array([str(path) not in skipped for path in self.index.paths])
+        kept, left_out = self.index.subset(is_kept), self.index.subset(~is_kept)
         if images.dtype != np.uint8 or images.shape != (len(kept), self.image_size, self.image_size, 3):
             return None
-        left_out = tuple(path for path in self.index.paths if str(path) in skipped)
-        return Pictures(images, kept.labels, kept.paths, left_out)
+        return Pictures(images, kept.labels, kept.paths, left_out.paths)
 
     def write(self, bar: tqdm) -> None:
         """Decodes the pictures into this entry, whole or not at all, and removes what it held before."""
@@ -162,9 +159,8 @@ class _Entry:
 
     def _remove_older(self) -> None:
         for path in self.folder.iterdir():
-            if path.suffix == ".tmp" and not is_abandoned(path):
-                continue
-            if path not in (self.array, self.description):
+            in_use = not is_abandoned(path) if path.suffix == ".tmp" else path in (self.array, self.description)
+            if not in_use:
                 # Windows refuses to remove an array that another process has mapped.
                 with suppress(OSError):
                     path.unlink()
@@ -179,7 +175,7 @@ def _decode_into(file: BinaryIO, paths: Sequence[Path], image_size: int, bar: tq
     _write_header(file, len(paths), image_size)
     unreadable = []
     threads = max(_BUCKET_READERS, available_cpus()) if is_remote(paths[0]) else 0
-    with closing(map_in_threads(lambda path: _decode_or_none(path, image_size), paths, threads=threads)) as decoded:
+    with closing(map_in_threads(lambda path: decode_or_none(path, image_size), paths, threads=threads)) as decoded:
         for path, picture in zip(paths, decoded, strict=True):
             if picture is None:
                 unreadable.append(path)
@@ -197,7 +193,8 @@ def _write_header(file: BinaryIO, count: int, image_size: int) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _decode_or_none(path: Path, image_size: int) -> np.ndarray | None:
+def decode_or_none(path: Path, image_size: int) -> np.ndarray | None:
+    """As `decode_picture`, but None for a file that is no picture."""
     try:
         return decode_picture(path, image_size)
     except DecodingError:
@@ -218,7 +215,9 @@ class CachedPictures(StoredPictures):
             parts: as `load_pictures` gives them; all of one image size.
             positions: which of their pictures, counted through all parts.
         """
-        arrays = [_memory_map(part) for part in parts]
+        arrays = [part.images for part in parts if isinstance(part.images, np.memmap)]
+        if len(arrays) < len(parts):
+            raise TypeError("pictures in memory cannot be read from the cache: give them as load_pictures does")
         self._shape = arrays[0].shape[1:]
         # Open as long as somebody may read: a later run may replace a file in the cache, not its content.
         self._files = [io.FileIO(str(array.filename)) for array in arrays]
@@ -226,9 +225,8 @@ class CachedPictures(StoredPictures):
             weakref.finalize(self, file.close)
         self._cache = Path(str(arrays[0].filename)).parents[1]
         self._lock = threading.Lock()
-        sizes = [len(part) for part in parts]
         offsets = [array.offset + np.arange(len(array)) * array[:1].nbytes for array in arrays]
-        self._file_of = np.repeat(np.arange(len(parts)), sizes)[positions]
+        self._file_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[positions]
         self._offsets = np.concatenate(offsets)[positions]
         self._labels = np.concatenate([part.labels for part in parts])[positions]
         self.skipped = tuple(path for part in parts for path in part.skipped)
@@ -248,9 +246,3 @@ class CachedPictures(StoredPictures):
                         "a file of decoded pictures has been cut short: remove the cache folder and start again"
                     )
         return images, self._labels[positions]
-
-
-def _memory_map(pictures: Pictures) -> np.memmap:
-    if not isinstance(pictures.images, np.memmap):
-        raise TypeError("pictures in memory cannot be read from the cache: give them as load_pictures does")
-    return pictures.images

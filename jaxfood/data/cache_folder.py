@@ -61,19 +61,18 @@ def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str
     """
     digest = hashlib.sha256(f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt}".encode())
     for path in index.paths:
-        version = index.versions[path] if is_remote(path) else _version(path)
+        if is_remote(path):
+            version = index.versions[path]
+        else:
+            with reading(path):
+                status = os.stat(path)
+            version = f"{status.st_size} {status.st_mtime_ns}"
         digest.update(b"\0" + os.fsencode(path) + b"\0" + version.encode())
     return digest.hexdigest()[:32]
 
 
-def _version(path: Path) -> str:
-    with reading(path):
-        status = os.stat(path)
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
 def temporary_name(name: str) -> str:
-    """A name for a file that this process writes for the version `name` of an entry; see `is_abandoned`."""
+    """A name for what this process writes until it is whole and has the name `name`; see `is_abandoned`."""
     return f"{name}~{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}.tmp"
 
 

@@ -1,7 +1,5 @@
 """From a picture file to an array of bytes: first read, then decoded, so that a failing disk is no broken picture."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -8,20 +8,17 @@ raw pixels at 16 px; five convolution blocks (32 to 256 channels, batch norm, Ad
 0.99 after 8 epochs. So a broken network shows.
 """
 
-from __future__ import annotations
-
 import os
-import secrets
 import shutil
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 from jaxfood import processes
-from jaxfood.data.cache_folder import cache_folder, writing_to
+from jaxfood.data.cache_folder import cache_folder, temporary_name, writing_to
 from jaxfood.data.demo_drawings import GROUPS, Sketch, disc, random_colour, shaded, varied
 from jaxfood.data.threads import map_in_threads
 
@@ -30,15 +27,7 @@ DEMO_NAME = "demo-v1"
 FOOD11_CLASSES = tuple(group.name for group in GROUPS)
 
 _SEED = 6666  # the notes' seed
-_SPLITS = ("train", "valid", "test")
 _PICTURES_A_CLASS = {"train": 60, "valid": 20, "test": 10}
-
-
-class _Picture(NamedTuple):
-    split: str
-    label: int
-    number: int
-    file_name: str
 
 
 def demo_root(cache_dir: str | Path = "") -> Path:
@@ -58,52 +47,45 @@ def demo_root(cache_dir: str | Path = "") -> Path:
 def _draw_once(root: Path) -> None:
     if root.is_dir():
         return
-    unfinished = root.with_name(f"{DEMO_NAME}~{secrets.token_hex(4)}.tmp")
+    unfinished = root.with_name(temporary_name(DEMO_NAME))
     with writing_to(root.parent):
         try:
             _draw_all(unfinished)
-            _rename(unfinished, root)
+            os.rename(unfinished, root)
+        except OSError:
+            if not root.is_dir():  # otherwise another process was faster, and its pictures are the same
+                raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _rename(unfinished: Path, root: Path) -> None:
-    try:
-        os.rename(unfinished, root)
-    except OSError:
-        if not root.is_dir():  # otherwise another process was faster, and its pictures are the same
-            raise
-
-
 def _draw_all(root: Path) -> None:
-    for split in _SPLITS:
+    for split in _PICTURES_A_CLASS:
         (root / split).mkdir(parents=True)
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in FOOD11_CLASSES), encoding="utf-8")
 
-    def save(picture: _Picture) -> None:
-        drawn = draw_picture(picture.split, picture.label, picture.number)
-        drawn.save(root / picture.split / picture.file_name, quality=85)
+    def save(picture: tuple[str, tuple[str, int, int]]) -> None:
+        name, which = picture
+        draw_picture(*which).save(root / name, quality=85)
 
     with closing(map_in_threads(save, _list_pictures())) as saved:
         for _ in saved:
             pass
 
 
-def _list_pictures() -> list[_Picture]:
-    pictures = []
-    for split in _SPLITS:
-        count = _PICTURES_A_CLASS[split]
-        drawn = [(label, number) for label in range(len(GROUPS)) for number in range(count)]
-        names = [f"{label}_{number}.jpg" for label, number in drawn]
+def _list_pictures() -> Iterator[tuple[str, tuple[str, int, int]]]:
+    """Yields the name of each file below the root, and what is drawn in it: split, label and number."""
+    for split, count in _PICTURES_A_CLASS.items():
+        drawn = [(split, label, number) for label in range(len(GROUPS)) for number in range(count)]
+        names = [f"{label}_{number}" for _, label, number in drawn]
         if split == "test":
-            names = [f"{place + 1:04d}.jpg" for place in np.random.default_rng(_SEED).permutation(len(drawn))]
-        pictures += [_Picture(split, *which, name) for which, name in zip(drawn, names, strict=True)]
-    return pictures
+            names = [f"{place + 1:04d}" for place in np.random.default_rng(_SEED).permutation(len(drawn))]
+        yield from zip((f"{split}/{name}.jpg" for name in names), drawn, strict=True)
 
 
 def draw_picture(split: str, label: int, number: int) -> Image.Image:
     """Draws one demo picture, RGB, 96 to 140 pixels wide and 96 to 112 high; its arguments are its seed."""
-    rng = np.random.default_rng([_SEED, _SPLITS.index(split), label, number])
+    rng = np.random.default_rng([_SEED, list(_PICTURES_A_CLASS).index(split), label, number])
     width, height = int(rng.integers(96, 141)), int(rng.integers(96, 113))
     picture = _draw_table(rng, width, height)
     side = rng.uniform(0.88, 1.0) * min(width, height)

@@ -3,8 +3,6 @@
 A drawing fills most of the square from -1 to 1 (x to the right, y down); `jaxfood.data.demo` lays the table around it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
@@ -40,6 +38,10 @@ def _colour(values: np.ndarray) -> Colour:
     return red, green, blue
 
 
+def _polar(angles: float | np.ndarray, across: float | np.ndarray, down: float | np.ndarray) -> np.ndarray:
+    return np.stack((across * np.cos(angles), down * np.sin(angles)), axis=-1)
+
+
 def turned(points: np.ndarray, angle: float) -> np.ndarray:
     cos, sin = np.cos(angle), np.sin(angle)
     return points @ np.array([[cos, sin], [-sin, cos]])
@@ -71,7 +73,7 @@ class Sketch:
 def oval(x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> np.ndarray:
     """An ellipse about (x, y), turned by `turn` radians: [36, 2]."""
     angles = np.linspace(0, 2 * np.pi, 36, endpoint=False)
-    return turned(np.stack((rx * np.cos(angles), ry * np.sin(angles)), axis=1), turn) + (x, y)
+    return turned(_polar(angles, rx, ry), turn) + (x, y)
 
 
 def disc(x: float, y: float, r: float) -> np.ndarray:
@@ -83,20 +85,19 @@ def blob(rng: np.random.Generator, r: float, roughness: float) -> np.ndarray:
     angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     waves = [rng.normal(0, roughness) * np.sin(k * angles + rng.uniform(0, 2 * np.pi)) for k in (2, 3, 4, 5)]
     radius = r * (1 + np.clip(sum(waves), -0.35, 0.35))
-    return np.stack((radius * np.cos(angles), radius * np.sin(angles)), axis=1)
+    return _polar(angles, radius, radius)
 
 
 def dash(rng: np.random.Generator, x: float, y: float, half: float) -> np.ndarray:
     """A short line through (x, y) in a random direction: [2, 2]."""
-    angle = rng.uniform(0, np.pi)
-    end = half * np.array([np.cos(angle), np.sin(angle)])
+    end = _polar(rng.uniform(0, np.pi), half, half)
     return np.array([(x, y) - end, (x, y) + end])
 
 
 def scattered(rng: np.random.Generator, count: int, r: float) -> np.ndarray:
     """Points spread evenly over the disc of radius r: [count, 2]."""
     angles, radii = rng.uniform(0, 2 * np.pi, count), r * np.sqrt(rng.uniform(0, 1, count))
-    return np.stack((radii * np.cos(angles), radii * np.sin(angles)), axis=1)
+    return _polar(angles, radii, radii)
 
 
 def draw_bread(sketch: Sketch, rng: np.random.Generator, colour: Colour) -> None:
@@ -225,11 +226,11 @@ def draw_rice(sketch: Sketch, rng: np.random.Generator, colour: Colour) -> None:
     """A bowl seen from the side, heaped with tiny grains."""
     grain, bowl, height = shaded(colour, 1.45), random_colour(rng), rng.uniform(0.55, 0.8)
     angles = np.linspace(np.pi, 2 * np.pi, 24)
-    sketch.fill(np.stack((0.78 * np.cos(angles), height * np.sin(angles)), axis=1), shaded(grain, 0.8))
+    sketch.fill(_polar(angles, 0.78, height), shaded(grain, 0.8))
     for x, y in scattered(rng, 110, 1):
         shade = rng.choice([0.6, 1.3, 1.8])
         sketch.line(dash(rng, 0.76 * x, -height * abs(y), 0.05), shaded(grain, shade), 0.045)
-    sketch.fill(np.stack((0.92 * np.cos(angles), -0.8 * np.sin(angles)), axis=1), bowl, shaded(bowl, 0.6), 0.05)
+    sketch.fill(_polar(angles, 0.92, -0.8), bowl, shaded(bowl, 0.6), 0.05)
     sketch.line(np.array([(-0.8, 0.2), (0.8, 0.2)]), shaded(bowl, 1.6), 0.07)
     sketch.fill(np.array([(-0.35, 0.75), (0.35, 0.75), (0.4, 0.92), (-0.4, 0.92)]), shaded(bowl, 0.7))
 

@@ -1,7 +1,5 @@
 """What names of files and folders say about labels: the homework's two layouts, class folders, and what is missing."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

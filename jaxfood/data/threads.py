@@ -1,7 +1,5 @@
 """Work on all cores for functions that release the GIL, as Pillow's and those that read files do."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable

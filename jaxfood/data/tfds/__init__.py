@@ -9,13 +9,15 @@ They must have been prepared in the format array_record, which can be read at an
 import re
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxfood.config.sections import DataConfig
-from jaxfood.data.decode import DecodingError, decode_bytes, decode_picture
+from jaxfood.data.cache import decode_or_none
+from jaxfood.data.decode import DecodingError, decode_bytes
 from jaxfood.data.index import PictureIndex
 from jaxfood.data.pictures import StoredPictures
 from jaxfood.data.threads import map_in_threads
@@ -29,43 +31,40 @@ _FORMAT = "array_record"
 _NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d*]+\.[\d*]+\.[\d*]+)?")  # NAME[/CONFIG][:VERSION]
 
 
+@dataclass(frozen=True, eq=False)
 class TfdsPictures(StoredPictures):
-    """Pictures of a TFDS split, decoded each time they are read."""
+    """Pictures of a TFDS split, decoded each time they are read.
 
-    def __init__(self, records: Sequence[dict[str, Any]], keys: tuple[str, str], image_size: int, name: str) -> None:
-        """Name what is read.
+    Attributes:
+        records: the split, its pictures still encoded.
+        keys: the features of a record that are its picture and its label.
+        image_size: side of the square every picture is resized to.
+        name: the split's, for messages.
+    """
 
-        Args:
-            records: the split, its pictures still encoded.
-            keys: the features of a record that are its picture and its label.
-            image_size: side of the square every picture is resized to.
-            name: the split's, for messages.
-        """
-        self._records, self._keys, self._image_size, self._name = records, keys, image_size, name
+    records: Sequence[dict[str, Any]]
+    keys: tuple[str, str]
+    image_size: int
+    name: str
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
     def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = np.empty((len(positions), self._image_size, self._image_size, 3), np.uint8)
+        images = np.empty((len(positions), self.image_size, self.image_size, 3), np.uint8)
         labels = np.empty(len(positions), np.int32)
-        image_key, label_key = self._keys
+        image_key, label_key = self.keys
         for row, position in enumerate(positions):
-            record = self._records[int(position)]
-            images[row] = self._decode(record[image_key], position)
+            record = self.records[int(position)]
             labels[row] = record[label_key]
-        if np.any(labels < 0):
-            position = positions[np.flatnonzero(labels < 0)[0]]
-            raise UserError(f"picture {position} of {self._name} has no label: name a split whose pictures have one")
+            picture = f"picture {position} of {self.name}"
+            try:
+                images[row] = decode_bytes(record[image_key], self.image_size)
+            except DecodingError as error:
+                raise UserError(f"{picture} cannot be read: prepare the data set again without it") from error
+            if labels[row] < 0:
+                raise UserError(f"{picture} has no label: name a split whose pictures have one")
         return images, labels
-
-    def _decode(self, encoded: bytes, position: int) -> np.ndarray:
-        try:
-            return decode_bytes(encoded, self._image_size)
-        except DecodingError as error:
-            raise UserError(
-                f"picture {position} of {self._name} cannot be read: prepare the data set again without it"
-            ) from error
 
 
 def open_splits(data: DataConfig, num_classes: int) -> tuple[TfdsPictures, TfdsPictures, tuple[str, ...]]:
@@ -83,20 +82,14 @@ def open_splits(data: DataConfig, num_classes: int) -> tuple[TfdsPictures, TfdsP
     require("tensorflow_datasets", data.source, extra="tfds")
     require("array_record", data.source, extra="tfds")
     builder = _find(data)
-    image, label = _picture_and_label(builder, data.source)
-    classes = tuple(builder.info.features[label].names)
+    keys = _picture_and_label(builder, data.source)
+    classes = tuple(builder.info.features[keys[1]].names)
     if len(classes) != num_classes:
         raise UserError(
             f"{data.source} has {len(classes)} classes and model.num_classes = {num_classes}: "
             f"set model.num_classes = {len(classes)}"
         )
-    train, valid = (
-        TfdsPictures(
-            _records(builder, image, split, data), (image, label), data.image_size, f"{data.source}, data.{split}"
-        )
-        for split in ("train", "valid")
-    )
-    return train, valid, classes
+    return _open_split(builder, keys, "train", data), _open_split(builder, keys, "valid", data), classes
 
 
 def _check_settings(data: DataConfig) -> None:
@@ -155,18 +148,19 @@ def _picture_and_label(builder: Any, source: str) -> tuple[str, str]:
     return image, label
 
 
-def _records(builder: Any, image_key: str, split: str, data: DataConfig) -> Sequence[dict[str, Any]]:
+def _open_split(builder: Any, keys: tuple[str, str], split: str, data: DataConfig) -> TfdsPictures:
     import tensorflow_datasets as tfds
 
     expression = getattr(data, split)
+    decoders = {keys[0]: tfds.decode.SkipDecoding()}
     try:
-        decoders = {image_key: tfds.decode.SkipDecoding()}
-        return builder.as_data_source(expression, decoders=decoders, file_format=_FORMAT)
+        records = builder.as_data_source(expression, decoders=decoders, file_format=_FORMAT)
     except ValueError as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise UserError(
             f"data.{split} = {expression!r}: {reason}; {data.source} has the splits {', '.join(builder.info.splits)}"
         ) from None
+    return TfdsPictures(records, keys, data.image_size, f"{data.source}, data.{split}")
 
 
 def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
@@ -196,14 +190,8 @@ def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
 
 
 def _check_readable(index: PictureIndex) -> None:
-    def is_readable(path: Path) -> bool:
-        try:
-            decode_picture(path, 1)
-        except DecodingError:
-            return False
-        return True
-
-    with closing(map_in_threads(is_readable, index.paths)) as readable:
-        unreadable = [index.name(path) for path, good in zip(index.paths, readable, strict=True) if not good]
+    with closing(map_in_threads(lambda path: decode_or_none(path, 1), index.paths)) as pictures:
+        decoded = zip(index.paths, pictures, strict=True)
+        unreadable = [index.name(path) for path, picture in decoded if picture is None]
     if unreadable:
         raise UserError(f"pictures in {index.root} cannot be read: {', '.join(unreadable)}; mend or remove them")
