@@ -46,6 +46,21 @@ _TORCH_FORMS = {
     "nadam": TorchForm("NAdam", _ADAM | {"momentum_product": "mu_product"}),
     "adamw": TorchForm("AdamW", _ADAM),
 }
+# A setting that the group of one class alone has, values that tell ours from others of that class, and what ours is
+# called: the first that fits.
+_SIGNS: Sequence[tuple[str, Mapping[str, Any], tuple[str, ...]]] = (
+    ("dampening", {"nesterov": True}, ("nesterov",)),
+    ("dampening", {"momentum": 0}, ("sgd",)),
+    ("dampening", {}, ("momentum",)),
+    ("lr_decay", {}, ("adagrad",)),
+    ("centered", {}, ("rmsprop",)),
+    ("rho", {}, ("adadelta",)),
+    ("momentum_decay", {}, ("nadam",)),
+    ("amsgrad", {"amsgrad": True}, ("amsgrad",)),
+    ("amsgrad", {"decoupled_weight_decay": True}, ("adamw",)),
+    ("amsgrad", {"decoupled_weight_decay": False}, ("adam",)),
+    ("amsgrad", {}, ("adam", "adamw")),  # older versions of PyTorch do not tell
+)
 _OURS_ALONE = ("name", "decay_biases_and_norms", "clip_value", "clip_norm")
 
 
@@ -179,31 +194,11 @@ def _members(groups: Sequence[Mapping[str, Any]], table: Table) -> list[list[str
 
 def _names(group: Mapping[str, Any]) -> tuple[str, ...]:
     """Ours for the optimizer of a group, told by the settings that it has; two where they do not tell."""
-    names: tuple[str, ...]
-    match group:
-        case {"dampening": _, "nesterov": True}:
-            names = ("nesterov",)
-        case {"dampening": _, "momentum": 0}:
-            names = ("sgd",)
-        case {"dampening": _}:
-            names = ("momentum",)
-        case {"lr_decay": _}:
-            names = ("adagrad",)
-        case {"centered": _}:
-            names = ("rmsprop",)
-        case {"rho": _}:
-            names = ("adadelta",)
-        case {"momentum_decay": _}:
-            names = ("nadam",)
-        case {"amsgrad": True}:
-            names = ("amsgrad",)
-        case {"amsgrad": _, "decoupled_weight_decay": decoupled}:
-            names = ("adamw",) if decoupled else ("adam",)
-        case {"amsgrad": _}:  # older versions of PyTorch
-            names = ("adam", "adamw")
-        case _:
-            known = ", ".join(dict.fromkeys(form.cls for form in _TORCH_FORMS.values()))
-            raise refused(f"is none of {known}: it has {', '.join(key for key in group if key != 'params')}")
+    fitting = (names for key, values, names in _SIGNS if key in group and values.items() <= group.items())
+    names = next(fitting, None)
+    if names is None:
+        known = ", ".join(dict.fromkeys(form.cls for form in _TORCH_FORMS.values()))
+        raise refused(f"is none of {known}: it has {', '.join(key for key in group if key != 'params')}")
     for key in ("maximize", "dampening", *(("decoupled_weight_decay",) if names != ("adamw",) else ())):
         if group.get(key):
             raise refused(f"has {key} = {group[key]}, which {names[0]} lacks here")
