@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from jaxfood.errors import UserError
@@ -11,6 +11,10 @@ from jaxfood.errors import UserError
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "numbers"}
 
 
+_READ: dict[type, Callable[[str], Any]] = {  # where the type itself does not read a text as we do
+    bool: {"true": True, "false": False}.__getitem__,
+    tuple: lambda text: tuple(map(float, text.split(","))) if text.strip() else (),
+}
 _LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "at_least": ("at least", operator.ge),
     "at_most": ("at most", operator.le),
@@ -24,7 +28,7 @@ _LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 class Accepts:
     """The values a setting takes, beside its type. A choice that ends with NAME stands for any name there."""
 
-    choices: tuple[str, ...]
+    choices: Sequence[str]
     infinite: bool
     limits: Mapping[str, float]  # by their names in `_LIMITS`
 
@@ -43,9 +47,7 @@ def _is_choice(value: str, choice: str) -> bool:
     return value == choice if start == choice else value.startswith(start) and value != start
 
 
-def setting(
-    default: Any, meaning: str, *, choices: tuple[str, ...] = (), infinite: bool = False, **limits: float
-) -> Any:
+def setting(default: Any, meaning: str, *, choices: Sequence[str] = (), infinite: bool = False, **limits: float) -> Any:
     """A dataclass field with its default, its meaning (shown by ``--help``) and what it accepts."""
     accepts = Accepts(choices, infinite, limits)
     return dataclasses.field(default=default, metadata={"meaning": meaning, "accepts": accepts})
@@ -84,11 +86,7 @@ def parse(name: str, field: dataclasses.Field, text: str) -> Any:
     """The value that a flag's text stands for, checked. Strings stand for themselves, commas separate numbers."""
     kind = kind_of(field)
     try:
-        value: Any
-        if kind is tuple:
-            value = tuple(float(number) for number in text.split(",")) if text.strip() else ()
-        else:
-            value = {"true": True, "false": False}[text] if kind is bool else kind(text)
+        value = _READ.get(kind, kind)(text)
     except (KeyError, ValueError):
         raise UserError(f"{name} = {text!r}: it takes {describe(field)}") from None
     return check(name, field, value)
@@ -117,12 +115,13 @@ _Variant = TypeVar("_Variant", bound=Section)
 
 
 @dataclass_transform(frozen_default=True)
-def variant(name: str) -> Callable[[type[_Variant]], type[_Variant]]:
-    """Makes a frozen dataclass of one of the choices that a section has; its field `name` takes this name alone."""
+def variant(name: str, variants: dict[str, Any]) -> Callable[[type[_Variant]], type[_Variant]]:
+    """Makes a frozen dataclass of one of a section's `variants` and adds it; its field `name` takes this name alone."""
 
     def decorate(cls: type[_Variant]) -> type[_Variant]:
         cls.__annotations__["name"] = str
         type.__setattr__(cls, "name", setting(name, "", choices=(name,)))
-        return dataclasses.dataclass(frozen=True)(cls)
+        variants[name] = dataclasses.dataclass(frozen=True)(cls)
+        return variants[name]
 
     return decorate

@@ -15,7 +15,10 @@ class LossConfig(Section):
     name: str = setting("", "what training minimises")
 
 
-@variant("cross_entropy")
+LOSSES: dict[str, type[LossConfig]] = {}  # by name, of the dataclasses below
+
+
+@variant("cross_entropy", LOSSES)
 class CrossEntropy(LossConfig):
     """`torch.nn.CrossEntropyLoss`, the notes' loss."""
 
@@ -23,17 +26,14 @@ class CrossEntropy(LossConfig):
     class_weights: tuple[float, ...] = setting((), _WEIGHTS, at_least=0)
 
 
-@variant("mse")
+@variant("mse", LOSSES)
 class MeanSquaredError(LossConfig):
     """`torch.nn.MSELoss` of softmax and one-hot, which the notes compare with cross-entropy."""
 
 
-@variant("focal")
+@variant("focal", LOSSES)
 class Focal(LossConfig):
     """Focal loss (Lin et al. 2017, its recommended gamma): cross-entropy times (1 - p)^gamma of the right class."""
 
     gamma: float = setting(2.0, "how little pictures that are right already weigh", at_least=0)
     class_weights: tuple[float, ...] = setting((), _WEIGHTS, at_least=0)
-
-
-LOSSES: dict[str, type[LossConfig]] = {choice.name: choice for choice in (CrossEntropy, MeanSquaredError, Focal)}

@@ -28,26 +28,29 @@ class OptimizerConfig(Section):
     clip_norm: float = setting(10.0, "highest norm of the whole gradient; inf: no clipping", above=0, infinite=True)
 
 
-@variant("sgd")
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {}  # by name, of the dataclasses below
+
+
+@variant("sgd", OPTIMIZERS)
 class Sgd(OptimizerConfig):
     """`torch.optim.SGD(lr)`."""
 
 
-@variant("momentum")
+@variant("momentum", OPTIMIZERS)
 class Momentum(OptimizerConfig):
     """`torch.optim.SGD(lr, momentum=0.9)`."""
 
     momentum: float = setting(0.9, "share of the last step that is kept", at_least=0, below=1)
 
 
-@variant("nesterov")
+@variant("nesterov", OPTIMIZERS)
 class Nesterov(OptimizerConfig):
     """`torch.optim.SGD(lr, momentum=0.9, nesterov=True)`."""
 
     momentum: float = setting(0.9, "share of the last step that is kept", above=0, below=1)
 
 
-@variant("adagrad")
+@variant("adagrad", OPTIMIZERS)
 class Adagrad(OptimizerConfig):
     """`torch.optim.Adagrad`."""
 
@@ -57,7 +60,7 @@ class Adagrad(OptimizerConfig):
     eps: float = setting(1e-10, "added to the root of the squares (adadelta: inside both roots)", at_least=0)
 
 
-@variant("rmsprop")
+@variant("rmsprop", OPTIMIZERS)
 class RMSprop(OptimizerConfig):
     """`torch.optim.RMSprop`."""
 
@@ -68,7 +71,7 @@ class RMSprop(OptimizerConfig):
     centered: bool = setting(False, "divide by the standard deviation of the gradient instead of its mean square")
 
 
-@variant("adadelta")
+@variant("adadelta", OPTIMIZERS)
 class Adadelta(OptimizerConfig):
     """`torch.optim.Adadelta`."""
 
@@ -86,7 +89,7 @@ class _Moments(OptimizerConfig):
     eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
 
 
-@variant("adam")
+@variant("adam", OPTIMIZERS)
 class Adam(_Moments):
     """`torch.optim.Adam` with the notes' values; the weight decay is L2, as PyTorch's Adam has it."""
 
@@ -94,12 +97,12 @@ class Adam(_Moments):
     weight_decay: float = setting(1e-5, "L2 penalty added to the gradient", at_least=0)
 
 
-@variant("amsgrad")
+@variant("amsgrad", OPTIMIZERS)
 class Amsgrad(_Moments):
     """`torch.optim.Adam(amsgrad=True)`: the largest mean square so far divides, not the present one."""
 
 
-@variant("nadam")
+@variant("nadam", OPTIMIZERS)
 class Nadam(_Moments):
     """`torch.optim.NAdam`: Adam with Nesterov's look ahead."""
 
@@ -107,14 +110,14 @@ class Nadam(_Moments):
     momentum_decay: float = setting(4e-3, "how fast beta1 rises from its half to its value", at_least=0)
 
 
-@variant("adamw")
+@variant("adamw", OPTIMIZERS)
 class AdamW(_Moments):
     """`torch.optim.AdamW`: the decay is decoupled, `p *= 1 - lr * weight_decay`."""
 
     weight_decay: float = setting(1e-2, "decoupled weight decay", at_least=0)
 
 
-@variant("notes_momentum")
+@variant("notes_momentum", OPTIMIZERS)
 class NotesMomentum(OptimizerConfig):
     """The notes' momentum, m1 = lambda m0 - eta g: the learning rate is inside the movement."""
 
@@ -124,14 +127,14 @@ class NotesMomentum(OptimizerConfig):
 # The three below move a parameter by about the learning rate at first, as Adam does: they have the notes' rate of Adam.
 
 
-@variant("notes_adagrad")
+@variant("notes_adagrad", OPTIMIZERS)
 class NotesAdagrad(OptimizerConfig):
     """The notes' AdaGrad: sigma is the root of the *mean* of all squared gradients so far."""
 
     learning_rate: float = setting(3e-4, _RATE, at_least=0)
 
 
-@variant("notes_rmsprop")
+@variant("notes_rmsprop", OPTIMIZERS)
 class NotesRMSprop(OptimizerConfig):
     """The notes' RMSProp: sigma starts at |g_0|, then follows the recursion with alpha (PyTorch's 0.99)."""
 
@@ -139,19 +142,10 @@ class NotesRMSprop(OptimizerConfig):
     alpha: float = setting(0.99, "decay of sigma squared", at_least=0, below=1)
 
 
-@variant("notes_adam")
+@variant("notes_adam", OPTIMIZERS)
 class NotesAdam(OptimizerConfig):
     """The notes' Adam: RMSProp's sigma, the momentum's direction. The two decays are Adam's."""
 
     learning_rate: float = setting(3e-4, _RATE, at_least=0)
     momentum: float = setting(0.9, "share of the last direction that is kept", at_least=0, below=1)
     alpha: float = setting(0.999, "decay of sigma squared", at_least=0, below=1)
-
-
-OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
-    choice.name: choice
-    for choice in (
-        *(Sgd, Momentum, Nesterov, Adagrad, RMSprop, Adadelta, Adam, Amsgrad, Nadam, AdamW),
-        *(NotesMomentum, NotesAdagrad, NotesRMSprop, NotesAdam),
-    )
-}

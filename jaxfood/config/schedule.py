@@ -19,12 +19,15 @@ class ScheduleConfig(Section):
     warmup_ratio: float = setting(0.0, _RISE, at_least=0, below=1)
 
 
-@variant("constant")
+SCHEDULES: dict[str, type[ScheduleConfig]] = {}  # by name, of the dataclasses below
+
+
+@variant("constant", SCHEDULES)
 class Constant(ScheduleConfig):
     """The same rate throughout, as in the notes' code."""
 
 
-@variant("warmup_cosine")
+@variant("warmup_cosine", SCHEDULES)
 class WarmupCosine(ScheduleConfig):
     """A linear rise from 0, then half a cosine down to `final_ratio` at the last step."""
 
@@ -32,7 +35,7 @@ class WarmupCosine(ScheduleConfig):
     final_ratio: float = setting(0.0, "rate at the last step, as a share of the highest", at_least=0, at_most=1)
 
 
-@variant("step")
+@variant("step", SCHEDULES)
 class Step(ScheduleConfig):
     """`torch.optim.lr_scheduler.StepLR`, its `step()` called after every update."""
 
@@ -40,21 +43,21 @@ class Step(ScheduleConfig):
     gamma: float = setting(0.1, "factor of each decay", above=0, at_most=1)
 
 
-@variant("exponential")
+@variant("exponential", SCHEDULES)
 class Exponential(ScheduleConfig):
     """`torch.optim.lr_scheduler.ExponentialLR`, its `step()` called after every update."""
 
     gamma: float = setting(0.999, "factor of every step", above=0, at_most=1)
 
 
-@variant("inverse_sqrt")
+@variant("inverse_sqrt", SCHEDULES)
 class InverseSqrt(ScheduleConfig):
     """A linear rise, then a fall with the root of the step (Vaswani et al. 2017, "Attention is all you need")."""
 
     warmup_ratio: float = setting(0.1, _RISE, at_least=0, below=1)
 
 
-@variant("one_cycle")
+@variant("one_cycle", SCHEDULES)
 class OneCycle(ScheduleConfig):
     """`torch.optim.lr_scheduler.OneCycleLR(cycle_momentum=False)`: up half a cosine, and down another."""
 
@@ -63,7 +66,7 @@ class OneCycle(ScheduleConfig):
     final_div_factor: float = setting(1e4, "the first rate divided by the last", at_least=1)
 
 
-@variant("plateau")
+@variant("plateau", SCHEDULES)
 class Plateau(ScheduleConfig):
     """`torch.optim.lr_scheduler.ReduceLROnPlateau`, its `step(metric)` called after every epoch.
 
@@ -78,8 +81,3 @@ class Plateau(ScheduleConfig):
     threshold: float = setting(1e-4, "least improvement that counts, relative to the best so far", at_least=0, below=1)
     cooldown: int = setting(0, "epochs after a decay in which none is counted", at_least=0)
     min_learning_rate: float = setting(0.0, "the rate is not reduced below this", at_least=0)
-
-
-SCHEDULES: dict[str, type[ScheduleConfig]] = {
-    choice.name: choice for choice in (Constant, WarmupCosine, Step, Exponential, InverseSqrt, OneCycle, Plateau)
-}

@@ -45,16 +45,15 @@ def scale_by_adam(momentum: float, alpha: float) -> optax.GradientTransformation
     The notes leave m open. It was chosen as a mean, in the way of sigma, so that a step is about the learning rate.
     """
 
-    def init(params: optax.Params) -> AdamState:
-        return AdamState(optax.tree.zeros_like(params), _no_sigma(params))
-
     def update(updates: Tree, state: AdamState, params: optax.Params | None = None) -> tuple[Tree, AdamState]:
         share = _share(momentum, state.sigma.steps)
         direction = jax.tree.map(lambda m, g: (m + share * (g - m)).astype(m.dtype), state.direction, updates)
         sigma = _next_sigma(updates, state.sigma, _share(alpha, state.sigma.steps))
         return _over_sigma(direction, sigma), AdamState(direction, sigma)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(
+        lambda params: AdamState(optax.tree.zeros_like(params), _no_sigma(params)), update
+    )
 
 
 def _scale_by_sigma(share: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformation:

@@ -29,7 +29,7 @@ class TorchForm(NamedTuple):
 
     cls: str  # of torch.optim
     kept: Mapping[str, str]  # each field of our state that PyTorch keeps too, and its name there
-    options: Mapping[str, bool] = {}  # beside the settings that both have
+    settings: Mapping[str, Any] = {}  # PyTorch's, but for the learning rate
 
 
 _SGD = {"trace": "momentum_buffer"}
@@ -71,7 +71,7 @@ class TorchOptimizer:
     Attributes:
         names: the optimizer's name; two where the state dict may be of either, the likelier one first.
         settings: its values for the configuration's `optimizer` section, but for the name.
-        kept: what PyTorch keeps for each parameter that was ever stepped, by the parameter's name.
+        kept: what PyTorch keeps for each parameter, by its name: nothing where it was never stepped.
         table: of the network whose parameters they are.
     """
 
@@ -92,10 +92,9 @@ class TorchOptimizer:
         fields = {}
         for field, key in torch_form(config.optimizer).kept.items():
             fresh = optax.tree.get(begun, field)
-            if isinstance(fresh, jax.Array):
-                fields[field] = self._number(key, fresh)
-            elif fresh is not None:  # RMSprop's settings say which it has
-                fields[field] = self._moments(key, fresh)
+            if fresh is not None:  # RMSprop's settings say which it has
+                read = self._number if isinstance(fresh, jax.Array) else self._moments
+                fields[field] = read(key, fresh)
         return optax.tree.set(begun, **fields)
 
     def _number(self, key: str, fresh: jax.Array) -> jax.Array:
@@ -120,14 +119,14 @@ class TorchOptimizer:
         return to_tree(self.table.parameters, tensors)["params"]
 
     def _kept(self, name: str, key: str, fresh: Any) -> Any:
-        own = self.kept.get(name)
-        if own is not None and key not in own:
+        own = self.kept[name]
+        if own and key not in own:
             raise refused(f"has no {key} for {name}, which these settings need")
-        return fresh if own is None else own[key]
+        return own.get(key, fresh)
 
 
 def torch_form(optimizer: OptimizerConfig) -> TorchForm:
-    """PyTorch's form of an optimizer.
+    """PyTorch's form of an optimizer, with all its settings.
 
     Raises:
         UserError: it is one of the notes' own.
@@ -136,12 +135,12 @@ def torch_form(optimizer: OptimizerConfig) -> TorchForm:
         raise UserError(
             f"{optimizer.name} has no like in torch.optim: take the weights alone, without --with_optimizer"
         )
-    return _TORCH_FORMS[optimizer.name]
-
-
-def common_settings(optimizer: type[OptimizerConfig]) -> list[dataclasses.Field]:
-    """The settings that PyTorch has too."""
-    return [field for field in dataclasses.fields(optimizer) if field.name not in _OURS_ALONE]
+    form = _TORCH_FORMS[optimizer.name]
+    settings = {field.name: getattr(optimizer, field.name) for field in _common_settings(optimizer)}
+    del settings["learning_rate"]
+    if "beta1" in settings:
+        settings["betas"] = settings.pop("beta1"), settings.pop("beta2")
+    return form._replace(settings={**settings, **form.settings})
 
 
 def refused(what: str) -> UserError:
@@ -167,11 +166,10 @@ def from_optimizer_state_dict(state_dict: Mapping[str, Any], table: Table) -> To
         raise refused(f"has groups that differ in {', '.join(different)}")
     decays = {name: group["weight_decay"] for group, part in zip(settings, members, strict=True) for name in part}
     numbers = chain.from_iterable(group["params"] for group in groups)
-    kept = {}
-    for number, name in zip(numbers, chain.from_iterable(members), strict=True):
-        own = {key: value for key, value in state.get(number, {}).items() if value is not None}
-        if own:
-            kept[name] = own
+    kept = {
+        name: {key: value for key, value in state.get(number, {}).items() if value is not None}
+        for number, name in zip(numbers, chain.from_iterable(members), strict=True)
+    }
     return TorchOptimizer(names, settings[0] | _decay(decays, table), kept, table)
 
 
@@ -205,12 +203,17 @@ def _names(group: Mapping[str, Any]) -> tuple[str, ...]:
     return names
 
 
+def _common_settings(optimizer: OptimizerConfig | type[OptimizerConfig]) -> list[dataclasses.Field]:
+    """The settings that PyTorch has too."""
+    return [field for field in dataclasses.fields(optimizer) if field.name not in _OURS_ALONE]
+
+
 def _settings(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
     """A group's values for our settings."""
     values = {**group, "learning_rate": group.get("lr")}
     if "betas" in group:
         values["beta1"], values["beta2"] = group["betas"]
-    fields = common_settings(OPTIMIZERS[name])
+    fields = _common_settings(OPTIMIZERS[name])
     missing = [field.name for field in fields if values.get(field.name) is None]
     if missing:
         raise refused(f"has a group without {', '.join(missing)}")
