@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxfood.config import optimizer as settings
-from jaxfood.config.optimizer import OptimizerConfig
 from jaxfood.config.schedule import Plateau
 from jaxfood.config.sections import Config
 from jaxfood.optim import notes, transforms
@@ -47,7 +46,7 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
     return optax.chain(clip_by_value(optimizer.clip_value), clip_by_norm(optimizer.clip_norm), *steps)
 
 
-def make_transform(c: OptimizerConfig) -> optax.GradientTransformation:
+def make_transform(c: settings.OptimizerConfig) -> optax.GradientTransformation:
     """What makes the optimizer that it is: of gradients, what the learning rate multiplies."""
     match c:
         case settings.Sgd():

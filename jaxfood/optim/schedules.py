@@ -9,12 +9,11 @@ import optax
 
 from jaxfood.config import schedule as settings
 from jaxfood.config.optimizer import OptimizerConfig
-from jaxfood.config.schedule import ScheduleConfig
 
 Curve = Callable[[jax.Array], jax.Array]
 
 
-def make_schedule(schedule: ScheduleConfig, optimizer: OptimizerConfig, total_steps: int) -> optax.Schedule:
+def make_schedule(schedule: settings.ScheduleConfig, optimizer: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The learning rate of step 0, 1, ..., `total_steps` - 1.
 
     Args:
@@ -35,7 +34,7 @@ def _rise(warmup: int, then: Curve) -> Curve:
     return lambda step: jnp.where(step < warmup, step / max(warmup, 1), then(jnp.maximum(step - warmup, 0)))
 
 
-def _decay(schedule: ScheduleConfig, warmup: int, total_steps: int) -> Curve:
+def _decay(schedule: settings.ScheduleConfig, warmup: int, total_steps: int) -> Curve:
     """The share of the highest rate after the warm-up. Powers by exp, which keeps float32's digits for long runs."""
     match schedule:
         case settings.Constant() | settings.Plateau():
