@@ -51,9 +51,7 @@ class Parser(argparse.ArgumentParser):
             if word.startswith("--") and "." in flag:
                 read_texts([(flag, "")])  # raises, naming the setting that may have been meant
             self.error(f"unknown argument {word!r}")
-        given = {name: text for name, text in vars(arguments).items() if "." in name}
-        for name in given:
-            delattr(arguments, name)
+        given = {name: vars(arguments).pop(name) for name in list(vars(arguments)) if "." in name}
         return arguments, read_texts(given.items())
 
 
@@ -122,22 +120,21 @@ def _settings_of(section: str) -> dict[str, dict[str, dataclasses.Field]]:
 
 
 def _help(section: str, name: str, fields: dict[str, dataclasses.Field]) -> str:
-    """Meaning, what is accepted, and the default."""
+    """Meaning, what is accepted, and each default with the variants that have it.
+
+    The commonest comes first and, where all variants have the setting, alone.
+    """
     if section in VARIANTS and name == "name":
         return f"one of: {', '.join(fields)} (default: {getattr(Config(), section).name})"
     field = next(iter(fields.values()))
-    everywhere = len(fields) == len(variants_of(section))
-    return f"{field.metadata['meaning']} ({describe(field)}; default: {_defaults(fields, everywhere)})"
-
-
-def _defaults(fields: dict[str, dataclasses.Field], everywhere: bool) -> str:
-    """Each default with the variants that have it, the commonest first and, where all have the setting, alone."""
-    variants: dict[str, list[str]] = {}
-    for variant, field in fields.items():
-        variants.setdefault(_spelled(field.default), []).append(variant)
+    variants: dict[str, list[str]] = {}  # that have each default
+    for variant, own in fields.items():
+        variants.setdefault(_spelled(own.default), []).append(variant)
     ordered = sorted(variants, key=lambda value: -len(variants[value]))
-    texts = [f"{value} for {', '.join(variants[value])}" for value in ordered]
-    return "; ".join([ordered[0], *texts[1:]] if everywhere else texts)
+    defaults = [f"{value} for {', '.join(variants[value])}" for value in ordered]
+    if len(fields) == len(variants_of(section)):
+        defaults[0] = ordered[0]
+    return f"{field.metadata['meaning']} ({describe(field)}; default: {'; '.join(defaults)})"
 
 
 def _spelled(value: object) -> str:

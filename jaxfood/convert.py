@@ -66,8 +66,7 @@ def _config(
     from jaxfood.pytorch.names import table_of_variables
 
     table = table_of_variables(variables)
-    image_size, num_classes = table.image_size, table.num_classes
-    given = {"data": {"image_size": image_size}, "model": {"num_classes": num_classes}}
+    given = {"data": {"image_size": table.image_size}, "model": {"num_classes": table.num_classes}}
     merged = [loading.Source(arguments.weights.name, given)]
     if arguments.config is not None:
         merged.append(loading.read_toml(loading.find_config(arguments.config)))
@@ -80,10 +79,11 @@ def _config(
             )
         merged.append(loading.Source(arguments.weights.name, {"optimizer": {"name": name, **optimizer.settings}}))
     config = loading.merge(*merged, flags)
-    if (config.data.image_size, config.model.num_classes) != (image_size, num_classes):
+    if (config.data.image_size, config.model.num_classes) != (table.image_size, table.num_classes):
         raise UserError(
-            f"{arguments.weights} is for {image_size} px and {num_classes} classes, not {config.data.image_size} px "
-            f"and {config.model.num_classes}: leave out data.image_size and model.num_classes"
+            f"{arguments.weights} is for {table.image_size} px and {table.num_classes} classes, not "
+            f"{config.data.image_size} px and {config.model.num_classes}: "
+            "leave out data.image_size and model.num_classes"
         )
     return config
 
@@ -124,19 +124,13 @@ def to_torch(argv: Sequence[str]) -> None:
 
     if arguments.with_optimizer:
         state, epoch = load_state(arguments.run, which)
-        training_checkpoint.write(
-            arguments.weights,
-            state.variables,
-            state.opt_state,
-            state.config,
-            step=int(state.step),
-            total_steps=state.total_steps,
-            epoch=epoch,
-        )
+        progress = {"step": int(state.step), "total_steps": state.total_steps, "epoch": epoch}
+        training_checkpoint.write(arguments.weights, state.variables, state.opt_state, state.config, **progress)
+        what = "weights and optimizer"
     else:
         _, variables, _ = load_run(arguments.run, which)
         weights.to_torch(variables, arguments.weights)
-    what = "weights and optimizer" if arguments.with_optimizer else "weights"
+        what = "weights"
     print(f"{arguments.weights}: {what} of {arguments.run} ({which})")
 
 

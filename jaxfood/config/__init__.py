@@ -4,22 +4,14 @@
 `sections` the others; `fields` says what a setting is, `loading` reads files and flags.
 """
 
-from jaxfood.config.loading import load_config, to_toml
-from jaxfood.config.loss import LOSSES, LossConfig
-from jaxfood.config.optimizer import OPTIMIZERS, OptimizerConfig
-from jaxfood.config.schedule import SCHEDULES, ScheduleConfig
-from jaxfood.config.sections import Config, DataConfig, ModelConfig
-
-__all__ = [
-    "LOSSES",
-    "OPTIMIZERS",
-    "SCHEDULES",
-    "Config",
-    "DataConfig",
-    "LossConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "ScheduleConfig",
-    "load_config",
-    "to_toml",
-]
+from jaxfood.config.loading import load_config as load_config
+from jaxfood.config.loading import to_toml as to_toml
+from jaxfood.config.loss import LOSSES as LOSSES
+from jaxfood.config.loss import LossConfig as LossConfig
+from jaxfood.config.optimizer import OPTIMIZERS as OPTIMIZERS
+from jaxfood.config.optimizer import OptimizerConfig as OptimizerConfig
+from jaxfood.config.schedule import SCHEDULES as SCHEDULES
+from jaxfood.config.schedule import ScheduleConfig as ScheduleConfig
+from jaxfood.config.sections import Config as Config
+from jaxfood.config.sections import DataConfig as DataConfig
+from jaxfood.config.sections import ModelConfig as ModelConfig

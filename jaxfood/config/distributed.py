@@ -20,7 +20,6 @@ class DistributedConfig(Section):
     )
     num_processes: int = setting(0, "with HOST:PORT: how many processes there are; 0: not set", at_least=0)
     process_id: int = setting(-1, "with HOST:PORT: which of them this is, from 0 on; -1: not set", at_least=-1)
-
     timeout: float = setting(300.0, "seconds that a process waits at the start for the others to come", above=0)
 
     def __post_init__(self) -> None:

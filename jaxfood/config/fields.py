@@ -2,51 +2,44 @@
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from jaxfood.errors import UserError
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "numbers"}
 
 
+_READ: dict[type, Callable[[str], Any]] = {  # where the type itself does not read a text as we do
+    bool: {"true": True, "false": False}.__getitem__,
+    tuple: lambda text: tuple(map(float, text.split(","))) if text.strip() else (),
+}
+_LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "at_least": ("at least", operator.ge),
+    "at_most": ("at most", operator.le),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+    "multiple_of": ("a multiple of", lambda value, unit: value % unit == 0),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Accepts:
     """The values a setting takes, beside its type. A choice that ends with NAME stands for any name there."""
 
-    choices: tuple[str, ...] = ()
-    at_least: float | None = None
-    at_most: float | None = None
-    above: float | None = None
-    below: float | None = None
-    multiple_of: int | None = None
-    infinite: bool = False
+    choices: Sequence[str]
+    infinite: bool
+    limits: Mapping[str, float]  # by their names in `_LIMITS`
 
     def __contains__(self, value: Any) -> bool:
         if isinstance(value, tuple):
             return all(number in self for number in value)
         if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not self.infinite)):
             return False
-        return not (
-            (self.choices and not any(_is_choice(value, choice) for choice in self.choices))
-            or (self.at_least is not None and value < self.at_least)
-            or (self.at_most is not None and value > self.at_most)
-            or (self.above is not None and value <= self.above)
-            or (self.below is not None and value >= self.below)
-            or (self.multiple_of is not None and value % self.multiple_of)
-        )
-
-    def describe(self, kind: type) -> str:
-        """For example "an integer, at least 1" or "one of: jit, pmap"."""
-        if self.choices:
-            return "one of: " + ", ".join(choice or '""' for choice in self.choices)
-        limits = {
-            "at least": self.at_least,
-            "at most": self.at_most,
-            "above": self.above,
-            "below": self.below,
-            "a multiple of": self.multiple_of,
-        }
-        return ", ".join([_KINDS[kind], *(f"{words} {limit}" for words, limit in limits.items() if limit is not None)])
+        if self.choices and not any(_is_choice(value, choice) for choice in self.choices):
+            return False
+        return all(_LIMITS[name][1](value, limit) for name, limit in self.limits.items())
 
 
 def _is_choice(value: str, choice: str) -> bool:
@@ -54,9 +47,10 @@ def _is_choice(value: str, choice: str) -> bool:
     return value == choice if start == choice else value.startswith(start) and value != start
 
 
-def setting(default: Any, meaning: str, **accepts: Any) -> Any:
+def setting(default: Any, meaning: str, *, choices: Sequence[str] = (), infinite: bool = False, **limits: float) -> Any:
     """A dataclass field with its default, its meaning (shown by ``--help``) and what it accepts."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "accepts": Accepts(**accepts)})
+    accepts = Accepts(choices, infinite, limits)
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "accepts": accepts})
 
 
 def kind_of(field: dataclasses.Field) -> type:
@@ -65,8 +59,12 @@ def kind_of(field: dataclasses.Field) -> type:
 
 
 def describe(field: dataclasses.Field) -> str:
-    """What a setting accepts, in words."""
-    return field.metadata["accepts"].describe(kind_of(field))
+    """What a setting accepts: for example "an integer, at least 1" or "one of: jit, pmap"."""
+    accepts = field.metadata["accepts"]
+    if accepts.choices:
+        return "one of: " + ", ".join(choice or '""' for choice in accepts.choices)
+    limits = (f"{words} {accepts.limits[name]}" for name, (words, _) in _LIMITS.items() if name in accepts.limits)
+    return ", ".join([_KINDS[kind_of(field)], *limits])
 
 
 def check(name: str, field: dataclasses.Field, value: Any) -> Any:
@@ -88,11 +86,7 @@ def parse(name: str, field: dataclasses.Field, text: str) -> Any:
     """The value that a flag's text stands for, checked. Strings stand for themselves, commas separate numbers."""
     kind = kind_of(field)
     try:
-        value: Any
-        if kind is tuple:
-            value = tuple(float(number) for number in text.split(",")) if text.strip() else ()
-        else:
-            value = {"true": True, "false": False}[text] if kind is bool else kind(text)
+        value = _READ.get(kind, kind)(text)
     except (KeyError, ValueError):
         raise UserError(f"{name} = {text!r}: it takes {describe(field)}") from None
     return check(name, field, value)
@@ -115,3 +109,19 @@ class Section:
         for field in dataclasses.fields(self):
             value = check(f"{self.section}.{field.name}", field, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
+
+
+_Variant = TypeVar("_Variant", bound=Section)
+
+
+@dataclass_transform(frozen_default=True)
+def variant(name: str, variants: dict[str, Any]) -> Callable[[type[_Variant]], type[_Variant]]:
+    """Makes a frozen dataclass of one of a section's `variants` and adds it; its field `name` takes this name alone."""
+
+    def decorate(cls: type[_Variant]) -> type[_Variant]:
+        cls.__annotations__["name"] = str
+        type.__setattr__(cls, "name", setting(name, "", choices=(name,)))
+        variants[name] = dataclasses.dataclass(frozen=True)(cls)
+        return variants[name]
+
+    return decorate

@@ -19,11 +19,7 @@ from jaxfood.errors import UserError
 from jaxfood.files import is_remote
 
 # Sections of several variants, one of which `name` chooses, and the settings that outlive another choice.
-VARIANTS: dict[str, Mapping[str, type[Section]]] = {
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "loss": LOSSES,
-}
+VARIANTS: dict[str, Mapping[str, type[Section]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "loss": LOSSES}
 LASTING = {"optimizer": {"clip_norm"}}
 
 
@@ -122,15 +118,12 @@ def merge(*sources: Source) -> Config:
 
     A source that chooses another optimizer (schedule, loss) drops what earlier ones said of it, but for `clip_norm`.
     """
-    defaults = Config()
-    sections: dict[str, Any] = {
-        section: _merge_section(section, getattr(defaults, section), sources) for section in SECTIONS
-    }
-    config = dataclasses.replace(defaults, **sections)
-    if config.data.root:
-        data = dataclasses.replace(config.data, root=_absolute(config.data.root))
-        config = dataclasses.replace(config, data=data)
-    return config
+    sections: dict[str, Any] = {section: _merge_section(section, sources) for section in SECTIONS}
+    data = sections["data"]
+    if data.root:
+        root = data.root.rstrip("/") if is_remote(data.root) else str(_expanded(data.root).absolute())
+        sections["data"] = dataclasses.replace(data, root=root)
+    return Config(**sections)
 
 
 def to_toml(config: Config) -> str:
@@ -150,9 +143,9 @@ def variants_of(section: str) -> list[type[Section]]:
     return list(VARIANTS[section].values()) if section in VARIANTS else [type(getattr(Config(), section))]
 
 
-def _merge_section(section: str, default: Section, sources: Iterable[Source]) -> Section:
+def _merge_section(section: str, sources: Iterable[Source]) -> Section:
     given: dict[str, tuple[Any, Source]] = {}
-    variant = type(default)
+    variant = type(getattr(Config(), section))
     for source in sources:
         values = source.values.get(section, {})
         if section in VARIANTS and "name" in values and VARIANTS[section][values["name"]] is not variant:
@@ -171,10 +164,6 @@ def _merge_section(section: str, default: Section, sources: Iterable[Source]) ->
         except UserError as error:
             raise UserError(f"{source.name}: {error}") from None
     return variant(**result)
-
-
-def _absolute(path: str) -> str:
-    return path.rstrip("/") if is_remote(path) else str(_expanded(path).absolute())
 
 
 def _expanded(path: str) -> Path:

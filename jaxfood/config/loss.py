@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxfood.config.fields import Section, setting
+from jaxfood.config.fields import Section, setting, variant
 
 _WEIGHTS = "a weight for each class, separated by commas; empty: all 1"
 
@@ -15,29 +15,25 @@ class LossConfig(Section):
     name: str = setting("", "what training minimises")
 
 
-@dataclass(frozen=True)
+LOSSES: dict[str, type[LossConfig]] = {}  # by name, of the dataclasses below
+
+
+@variant("cross_entropy", LOSSES)
 class CrossEntropy(LossConfig):
     """`torch.nn.CrossEntropyLoss`, the notes' loss."""
 
-    name: str = setting("cross_entropy", "", choices=("cross_entropy",))
     label_smoothing: float = setting(0.0, "share of the target spread evenly over all classes", at_least=0, at_most=1)
     class_weights: tuple[float, ...] = setting((), _WEIGHTS, at_least=0)
 
 
-@dataclass(frozen=True)
+@variant("mse", LOSSES)
 class MeanSquaredError(LossConfig):
     """`torch.nn.MSELoss` of softmax and one-hot, which the notes compare with cross-entropy."""
 
-    name: str = setting("mse", "", choices=("mse",))
 
-
-@dataclass(frozen=True)
+@variant("focal", LOSSES)
 class Focal(LossConfig):
     """Focal loss (Lin et al. 2017, its recommended gamma): cross-entropy times (1 - p)^gamma of the right class."""
 
-    name: str = setting("focal", "", choices=("focal",))
     gamma: float = setting(2.0, "how little pictures that are right already weigh", at_least=0)
     class_weights: tuple[float, ...] = setting((), _WEIGHTS, at_least=0)
-
-
-LOSSES: dict[str, type[LossConfig]] = {variant.name: variant for variant in (CrossEntropy, MeanSquaredError, Focal)}

@@ -8,7 +8,7 @@ define are at the end; where neither the notes nor PyTorch has a value, a commen
 import math
 from dataclasses import dataclass
 
-from jaxfood.config.fields import Section, setting
+from jaxfood.config.fields import Section, setting, variant
 
 _RATE = "learning rate, the schedule's highest"
 
@@ -28,45 +28,42 @@ class OptimizerConfig(Section):
     clip_norm: float = setting(10.0, "highest norm of the whole gradient; inf: no clipping", above=0, infinite=True)
 
 
-@dataclass(frozen=True)
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {}  # by name, of the dataclasses below
+
+
+@variant("sgd", OPTIMIZERS)
 class Sgd(OptimizerConfig):
     """`torch.optim.SGD(lr)`."""
 
-    name: str = setting("sgd", "", choices=("sgd",))
 
-
-@dataclass(frozen=True)
+@variant("momentum", OPTIMIZERS)
 class Momentum(OptimizerConfig):
     """`torch.optim.SGD(lr, momentum=0.9)`."""
 
-    name: str = setting("momentum", "", choices=("momentum",))
     momentum: float = setting(0.9, "share of the last step that is kept", at_least=0, below=1)
 
 
-@dataclass(frozen=True)
+@variant("nesterov", OPTIMIZERS)
 class Nesterov(OptimizerConfig):
     """`torch.optim.SGD(lr, momentum=0.9, nesterov=True)`."""
 
-    name: str = setting("nesterov", "", choices=("nesterov",))
     momentum: float = setting(0.9, "share of the last step that is kept", above=0, below=1)
 
 
-@dataclass(frozen=True)
+@variant("adagrad", OPTIMIZERS)
 class Adagrad(OptimizerConfig):
     """`torch.optim.Adagrad`."""
 
-    name: str = setting("adagrad", "", choices=("adagrad",))
     learning_rate: float = setting(1e-2, _RATE, at_least=0)
     lr_decay: float = setting(0.0, "the rate at step t is divided by 1 + t * lr_decay", at_least=0)
     initial_accumulator_value: float = setting(0.0, "where the sum of squared gradients starts", at_least=0)
     eps: float = setting(1e-10, "added to the root of the squares (adadelta: inside both roots)", at_least=0)
 
 
-@dataclass(frozen=True)
+@variant("rmsprop", OPTIMIZERS)
 class RMSprop(OptimizerConfig):
     """`torch.optim.RMSprop`."""
 
-    name: str = setting("rmsprop", "", choices=("rmsprop",))
     learning_rate: float = setting(1e-2, _RATE, at_least=0)
     alpha: float = setting(0.99, "decay of the mean of squared gradients", at_least=0, below=1)
     eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
@@ -74,11 +71,10 @@ class RMSprop(OptimizerConfig):
     centered: bool = setting(False, "divide by the standard deviation of the gradient instead of its mean square")
 
 
-@dataclass(frozen=True)
+@variant("adadelta", OPTIMIZERS)
 class Adadelta(OptimizerConfig):
     """`torch.optim.Adadelta`."""
 
-    name: str = setting("adadelta", "", choices=("adadelta",))
     learning_rate: float = setting(1.0, _RATE, at_least=0)
     rho: float = setting(0.9, "decay of the mean squares of gradient and step", at_least=0, below=1)
     eps: float = setting(1e-6, "added inside the roots of both mean squares", above=0)
@@ -93,81 +89,63 @@ class _Moments(OptimizerConfig):
     eps: float = setting(1e-8, "added to the root of the mean square", at_least=0)
 
 
-@dataclass(frozen=True)
+@variant("adam", OPTIMIZERS)
 class Adam(_Moments):
     """`torch.optim.Adam` with the notes' values; the weight decay is L2, as PyTorch's Adam has it."""
 
-    name: str = setting("adam", "", choices=("adam",))
     learning_rate: float = setting(3e-4, _RATE, at_least=0)
     weight_decay: float = setting(1e-5, "L2 penalty added to the gradient", at_least=0)
 
 
-@dataclass(frozen=True)
+@variant("amsgrad", OPTIMIZERS)
 class Amsgrad(_Moments):
     """`torch.optim.Adam(amsgrad=True)`: the largest mean square so far divides, not the present one."""
 
-    name: str = setting("amsgrad", "", choices=("amsgrad",))
 
-
-@dataclass(frozen=True)
+@variant("nadam", OPTIMIZERS)
 class Nadam(_Moments):
     """`torch.optim.NAdam`: Adam with Nesterov's look ahead."""
 
-    name: str = setting("nadam", "", choices=("nadam",))
     learning_rate: float = setting(2e-3, _RATE, at_least=0)
     momentum_decay: float = setting(4e-3, "how fast beta1 rises from its half to its value", at_least=0)
 
 
-@dataclass(frozen=True)
+@variant("adamw", OPTIMIZERS)
 class AdamW(_Moments):
     """`torch.optim.AdamW`: the decay is decoupled, `p *= 1 - lr * weight_decay`."""
 
-    name: str = setting("adamw", "", choices=("adamw",))
     weight_decay: float = setting(1e-2, "decoupled weight decay", at_least=0)
 
 
-@dataclass(frozen=True)
+@variant("notes_momentum", OPTIMIZERS)
 class NotesMomentum(OptimizerConfig):
     """The notes' momentum, m1 = lambda m0 - eta g: the learning rate is inside the movement."""
 
-    name: str = setting("notes_momentum", "", choices=("notes_momentum",))
     momentum: float = setting(0.9, "lambda, the share of the last movement that is kept", at_least=0, below=1)
 
 
 # The three below move a parameter by about the learning rate at first, as Adam does: they have the notes' rate of Adam.
 
 
-@dataclass(frozen=True)
+@variant("notes_adagrad", OPTIMIZERS)
 class NotesAdagrad(OptimizerConfig):
     """The notes' AdaGrad: sigma is the root of the *mean* of all squared gradients so far."""
 
-    name: str = setting("notes_adagrad", "", choices=("notes_adagrad",))
     learning_rate: float = setting(3e-4, _RATE, at_least=0)
 
 
-@dataclass(frozen=True)
+@variant("notes_rmsprop", OPTIMIZERS)
 class NotesRMSprop(OptimizerConfig):
     """The notes' RMSProp: sigma starts at |g_0|, then follows the recursion with alpha (PyTorch's 0.99)."""
 
-    name: str = setting("notes_rmsprop", "", choices=("notes_rmsprop",))
     learning_rate: float = setting(3e-4, _RATE, at_least=0)
     alpha: float = setting(0.99, "decay of sigma squared", at_least=0, below=1)
 
 
-@dataclass(frozen=True)
+@variant("notes_adam", OPTIMIZERS)
 class NotesAdam(OptimizerConfig):
     """The notes' Adam: RMSProp's sigma, the momentum's direction. The two decays are Adam's."""
 
-    name: str = setting("notes_adam", "", choices=("notes_adam",))
     learning_rate: float = setting(3e-4, _RATE, at_least=0)
     momentum: float = setting(0.9, "share of the last direction that is kept", at_least=0, below=1)
     alpha: float = setting(0.999, "decay of sigma squared", at_least=0, below=1)
-
-
-OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
-    variant.name: variant
-    for variant in (
-        *(Sgd, Momentum, Nesterov, Adagrad, RMSprop, Adadelta, Adam, Amsgrad, Nadam, AdamW),
-        *(NotesMomentum, NotesAdagrad, NotesRMSprop, NotesAdam),
-    )
-}

@@ -5,7 +5,7 @@ Each may begin with a linear rise from 0, the notes' warm-up (`warmup_ratio`); w
 
 from dataclasses import dataclass
 
-from jaxfood.config.fields import Section, setting
+from jaxfood.config.fields import Section, setting, variant
 
 _RISE = "share of all steps in which the rate rises"
 
@@ -19,65 +19,60 @@ class ScheduleConfig(Section):
     warmup_ratio: float = setting(0.0, _RISE, at_least=0, below=1)
 
 
-@dataclass(frozen=True)
+SCHEDULES: dict[str, type[ScheduleConfig]] = {}  # by name, of the dataclasses below
+
+
+@variant("constant", SCHEDULES)
 class Constant(ScheduleConfig):
     """The same rate throughout, as in the notes' code."""
 
-    name: str = setting("constant", "", choices=("constant",))
 
-
-@dataclass(frozen=True)
+@variant("warmup_cosine", SCHEDULES)
 class WarmupCosine(ScheduleConfig):
     """A linear rise from 0, then half a cosine down to `final_ratio` at the last step."""
 
-    name: str = setting("warmup_cosine", "", choices=("warmup_cosine",))
     warmup_ratio: float = setting(0.1, _RISE, at_least=0, below=1)
     final_ratio: float = setting(0.0, "rate at the last step, as a share of the highest", at_least=0, at_most=1)
 
 
-@dataclass(frozen=True)
+@variant("step", SCHEDULES)
 class Step(ScheduleConfig):
     """`torch.optim.lr_scheduler.StepLR`, its `step()` called after every update."""
 
-    name: str = setting("step", "", choices=("step",))
     step_size: int = setting(1000, "steps from one decay to the next", at_least=1)
     gamma: float = setting(0.1, "factor of each decay", above=0, at_most=1)
 
 
-@dataclass(frozen=True)
+@variant("exponential", SCHEDULES)
 class Exponential(ScheduleConfig):
     """`torch.optim.lr_scheduler.ExponentialLR`, its `step()` called after every update."""
 
-    name: str = setting("exponential", "", choices=("exponential",))
     gamma: float = setting(0.999, "factor of every step", above=0, at_most=1)
 
 
-@dataclass(frozen=True)
+@variant("inverse_sqrt", SCHEDULES)
 class InverseSqrt(ScheduleConfig):
     """A linear rise, then a fall with the root of the step (Vaswani et al. 2017, "Attention is all you need")."""
 
-    name: str = setting("inverse_sqrt", "", choices=("inverse_sqrt",))
     warmup_ratio: float = setting(0.1, _RISE, at_least=0, below=1)
 
 
-@dataclass(frozen=True)
+@variant("one_cycle", SCHEDULES)
 class OneCycle(ScheduleConfig):
     """`torch.optim.lr_scheduler.OneCycleLR(cycle_momentum=False)`: up half a cosine, and down another."""
 
-    name: str = setting("one_cycle", "", choices=("one_cycle",))
     warmup_ratio: float = setting(0.3, _RISE, at_least=0, below=1)
     div_factor: float = setting(25.0, "the highest rate divided by the first", at_least=1)
     final_div_factor: float = setting(1e4, "the first rate divided by the last", at_least=1)
 
 
-@dataclass(frozen=True)
+@variant("plateau", SCHEDULES)
 class Plateau(ScheduleConfig):
     """`torch.optim.lr_scheduler.ReduceLROnPlateau`, its `step(metric)` called after every epoch.
 
     PyTorch's patience of 10 would never be reached before `train.patience` ends the run; 2 was chosen.
     """
 
-    name: str = setting("plateau", "", choices=("plateau",))
     monitor: str = setting(
         "valid_loss", "what is to improve", choices=("valid_loss", "valid_accuracy", "train_loss", "train_accuracy")
     )
@@ -86,8 +81,3 @@ class Plateau(ScheduleConfig):
     threshold: float = setting(1e-4, "least improvement that counts, relative to the best so far", at_least=0, below=1)
     cooldown: int = setting(0, "epochs after a decay in which none is counted", at_least=0)
     min_learning_rate: float = setting(0.0, "the rate is not reduced below this", at_least=0)
-
-
-SCHEDULES: dict[str, type[ScheduleConfig]] = {
-    variant.name: variant for variant in (Constant, WarmupCosine, Step, Exponential, InverseSqrt, OneCycle, Plateau)
-}

@@ -37,8 +37,7 @@ class DataConfig(Section):
     fraction: float = setting(1.0, "share of each class's training pictures that is used", above=0, at_most=1)
     skip_corrupt: bool = setting(False, "leave out pictures that cannot be decoded instead of stopping")
     resident: bool = setting(
-        True,
-        "keep all pictures on every device; false, and always for tfds: read each batch from disk",
+        True, "keep all pictures on every device; false, and always for tfds: read each batch from disk"
     )
     cache_dir: str = setting("", "where decoded pictures are kept; empty: $XDG_CACHE_HOME/jaxfood or ~/.cache/jaxfood")
 

@@ -5,6 +5,7 @@ the learning rate. Where sigma is 0 (every gradient so far was 0) the notes' quo
 Source: the notes' chapter on adaptive learning rates.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,20 +24,12 @@ class SigmaState(NamedTuple):
 
 def scale_by_adagrad() -> optax.GradientTransformation:
     """g_t / sigma_t with sigma_t the root of the mean of g_0^2 ... g_t^2."""
-
-    def update(updates: Tree, state: SigmaState, params: optax.Params | None = None) -> tuple[Tree, SigmaState]:
-        return _over_sigma(updates, new := _next_sigma(updates, state, 1.0 / (state.steps + 1))), new
-
-    return optax.GradientTransformation(_no_sigma, update)
+    return _scale_by_sigma(lambda steps: 1.0 / (steps + 1))
 
 
 def scale_by_rmsprop(alpha: float) -> optax.GradientTransformation:
     """g_t / sigma_t with sigma_0 = |g_0| and sigma_t^2 = alpha sigma_{t-1}^2 + (1 - alpha) g_t^2."""
-
-    def update(updates: Tree, state: SigmaState, params: optax.Params | None = None) -> tuple[Tree, SigmaState]:
-        return _over_sigma(updates, new := _next_sigma(updates, state, _share(alpha, state.steps))), new
-
-    return optax.GradientTransformation(_no_sigma, update)
+    return _scale_by_sigma(lambda steps: _share(alpha, steps))
 
 
 class AdamState(NamedTuple):
@@ -52,16 +45,24 @@ def scale_by_adam(momentum: float, alpha: float) -> optax.GradientTransformation
     The notes leave m open. It was chosen as a mean, in the way of sigma, so that a step is about the learning rate.
     """
 
-    def init(params: optax.Params) -> AdamState:
-        return AdamState(optax.tree.zeros_like(params), _no_sigma(params))
-
     def update(updates: Tree, state: AdamState, params: optax.Params | None = None) -> tuple[Tree, AdamState]:
         share = _share(momentum, state.sigma.steps)
         direction = jax.tree.map(lambda m, g: (m + share * (g - m)).astype(m.dtype), state.direction, updates)
         sigma = _next_sigma(updates, state.sigma, _share(alpha, state.sigma.steps))
         return _over_sigma(direction, sigma), AdamState(direction, sigma)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(
+        lambda params: AdamState(optax.tree.zeros_like(params), _no_sigma(params)), update
+    )
+
+
+def _scale_by_sigma(share: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformation:
+    """g / sigma, where sigma squared is a mean in which the newest square has this share, by the steps before it."""
+
+    def update(updates: Tree, state: SigmaState, params: optax.Params | None = None) -> tuple[Tree, SigmaState]:
+        return _over_sigma(updates, new := _next_sigma(updates, state, share(state.steps))), new
+
+    return optax.GradientTransformation(_no_sigma, update)
 
 
 def _no_sigma(params: optax.Params) -> SigmaState:

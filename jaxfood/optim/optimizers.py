@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxfood.config import optimizer as settings
-from jaxfood.config.optimizer import OptimizerConfig
 from jaxfood.config.schedule import Plateau
 from jaxfood.config.sections import Config
 from jaxfood.optim import notes, transforms
@@ -33,7 +32,10 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
     rate = optax.scale_by_learning_rate(make_schedule(config.schedule, optimizer, total_steps))
     if isinstance(config.schedule, Plateau):
         rate = optax.chain(rate, scale_by_plateau(config.schedule))
-    decay = _weight_decay(optimizer)
+    decay = optax.identity()
+    if optimizer.weight_decay:
+        mask = None if optimizer.decay_biases_and_norms else is_weight_matrix
+        decay = optax.add_decayed_weights(optimizer.weight_decay, mask)
     match optimizer:
         case settings.AdamW():  # decoupled: the decay meets the learning rate alone
             steps = (transform, decay, rate)
@@ -44,7 +46,7 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
     return optax.chain(clip_by_value(optimizer.clip_value), clip_by_norm(optimizer.clip_norm), *steps)
 
 
-def make_transform(c: OptimizerConfig) -> optax.GradientTransformation:
+def make_transform(c: settings.OptimizerConfig) -> optax.GradientTransformation:
     """What makes the optimizer that it is: of gradients, what the learning rate multiplies."""
     match c:
         case settings.Sgd():
@@ -89,12 +91,6 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformation:
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates)
 
     return optax.stateless(update)
-
-
-def _weight_decay(c: OptimizerConfig) -> optax.GradientTransformation:
-    if not c.weight_decay:
-        return optax.identity()
-    return optax.add_decayed_weights(c.weight_decay, mask=None if c.decay_biases_and_norms else is_weight_matrix)
 
 
 def is_weight_matrix(params: optax.Params) -> Any:

@@ -44,9 +44,8 @@ def scale_by_plateau(schedule: Plateau) -> optax.GradientTransformation:
 
 def rate_factor(opt_state: optax.OptState) -> float:
     """By what the schedule's learning rate is multiplied; 1 where no plateau was chosen."""
-    return math.prod(
-        float(part.factor) for part in jax.tree.leaves(opt_state, is_leaf=_is_plateau) if _is_plateau(part)
-    )
+    state = optax.tree.get(opt_state, PlateauState.__name__)
+    return 1.0 if state is None else float(state.factor)
 
 
 def after_epoch(config: Config, opt_state: optax.OptState, metrics: Mapping[str, float]) -> optax.OptState:
@@ -61,14 +60,12 @@ def after_epoch(config: Config, opt_state: optax.OptState, metrics: Mapping[str,
     if not isinstance(schedule, Plateau):
         return opt_state
 
-    def step(state: PlateauState) -> PlateauState:
-        # In the type that the best is kept in: a metric rounded there could otherwise be better than itself.
-        metric = np.asarray(metrics[schedule.monitor], state.best.dtype).item()
-        peak = config.optimizer.learning_rate
-        new = _next(schedule, peak, PlateauState(*(leaf.item() for leaf in state)), metric)
-        return jax.tree.map(lambda old, value: jax.device_put(np.asarray(value, old.dtype), old.sharding), state, new)
-
-    return jax.tree.map(lambda part: step(part) if _is_plateau(part) else part, opt_state, is_leaf=_is_plateau)
+    state = optax.tree.get(opt_state, PlateauState.__name__)
+    # In the type that the best is kept in: a metric rounded there could otherwise be better than itself.
+    metric = np.asarray(metrics[schedule.monitor], state.best.dtype).item()
+    new = _next(schedule, config.optimizer.learning_rate, PlateauState(*(leaf.item() for leaf in state)), metric)
+    placed = jax.tree.map(lambda old, value: jax.device_put(np.asarray(value, old.dtype), old.sharding), state, new)
+    return optax.tree.set(opt_state, **{PlateauState.__name__: placed})
 
 
 def _next(c: Plateau, peak: float, state: PlateauState, metric: float) -> PlateauState:
@@ -91,7 +88,3 @@ def _next(c: Plateau, peak: float, state: PlateauState, metric: float) -> Platea
 
 def _rises(schedule: Plateau) -> bool:
     return schedule.monitor.endswith("accuracy")
-
-
-def _is_plateau(part: Any) -> bool:
-    return isinstance(part, PlateauState)

@@ -7,22 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxfood.config import schedule as settings
 from jaxfood.config.optimizer import OptimizerConfig
-from jaxfood.config.schedule import (
-    Constant,
-    Exponential,
-    InverseSqrt,
-    OneCycle,
-    Plateau,
-    ScheduleConfig,
-    Step,
-    WarmupCosine,
-)
 
 Curve = Callable[[jax.Array], jax.Array]
 
 
-def make_schedule(schedule: ScheduleConfig, optimizer: OptimizerConfig, total_steps: int) -> optax.Schedule:
+def make_schedule(schedule: settings.ScheduleConfig, optimizer: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The learning rate of step 0, 1, ..., `total_steps` - 1.
 
     Args:
@@ -30,7 +21,7 @@ def make_schedule(schedule: ScheduleConfig, optimizer: OptimizerConfig, total_st
         optimizer: its `learning_rate` is the highest value.
         total_steps: updates in the whole run: warm-ups, `warmup_cosine` and `one_cycle` depend on it.
     """
-    if isinstance(schedule, OneCycle):
+    if isinstance(schedule, settings.OneCycle):
         curve = _one_cycle(schedule, total_steps)
     else:
         warmup = min(round(schedule.warmup_ratio * total_steps), total_steps - 1)
@@ -43,18 +34,18 @@ def _rise(warmup: int, then: Curve) -> Curve:
     return lambda step: jnp.where(step < warmup, step / max(warmup, 1), then(jnp.maximum(step - warmup, 0)))
 
 
-def _decay(schedule: ScheduleConfig, warmup: int, total_steps: int) -> Curve:
+def _decay(schedule: settings.ScheduleConfig, warmup: int, total_steps: int) -> Curve:
     """The share of the highest rate after the warm-up. Powers by exp, which keeps float32's digits for long runs."""
     match schedule:
-        case Constant() | Plateau():
+        case settings.Constant() | settings.Plateau():
             return jnp.ones_like
-        case WarmupCosine():
+        case settings.WarmupCosine():
             return _cosine(1.0, schedule.final_ratio, steps=total_steps - 1 - warmup)
-        case Step():
+        case settings.Step():
             return lambda step: jnp.exp(step // schedule.step_size * math.log(schedule.gamma))
-        case Exponential():
+        case settings.Exponential():
             return lambda step: jnp.exp(step * math.log(schedule.gamma))
-        case InverseSqrt():
+        case settings.InverseSqrt():
             return lambda step: jnp.sqrt(max(warmup, 1) / (max(warmup, 1) + step))
     raise TypeError(f"no schedule for {schedule}")
 
@@ -72,7 +63,7 @@ def _cosine(start: float, end: float, steps: float, begin: float = 0.0) -> Curve
     return curve
 
 
-def _one_cycle(schedule: OneCycle, total_steps: int) -> Curve:
+def _one_cycle(schedule: settings.OneCycle, total_steps: int) -> Curve:
     """PyTorch's two phases; its first ends at `pct_start * total_steps - 1`, a fraction of a step included.
 
     A run too short for a rise begins at the top.

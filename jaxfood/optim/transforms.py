@@ -75,15 +75,14 @@ def scale_by_amsgrad(beta1: float, beta2: float, eps: float) -> optax.GradientTr
     Source: Reddi et al. 2018, and PyTorch's documentation; Optax's takes the largest of the corrected ones.
     """
 
-    def init(params: optax.Params) -> AmsgradState:
-        return AmsgradState(_no_moments(params), optax.tree.zeros_like(params))
-
     def update(updates: Tree, state: AmsgradState, params: optax.Params | None = None) -> tuple[Tree, AmsgradState]:
         adam = _next_moments(updates, state.adam, beta1, beta2)
         nu_max = jax.tree.map(jnp.maximum, state.nu_max, adam.nu)
         return _corrected_quotient(adam, nu_max, beta1, beta2, eps), AmsgradState(adam, nu_max)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(
+        lambda params: AmsgradState(_no_moments(params), optax.tree.zeros_like(params)), update
+    )
 
 
 class NadamState(NamedTuple):
@@ -100,9 +99,6 @@ def scale_by_nadam(beta1: float, beta2: float, eps: float, momentum_decay: float
     documentation; Optax's has a constant momentum.
     """
 
-    def init(params: optax.Params) -> NadamState:
-        return NadamState(_no_moments(params), jnp.ones([]))
-
     def update(updates: Tree, state: NadamState, params: optax.Params | None = None) -> tuple[Tree, NadamState]:
         adam = _next_moments(updates, state.adam, beta1, beta2)
         momentum, next_momentum = (
@@ -117,7 +113,7 @@ def scale_by_nadam(beta1: float, beta2: float, eps: float, momentum_decay: float
         )
         return scaled, NadamState(adam, product)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(lambda params: NadamState(_no_moments(params), jnp.ones([])), update)
 
 
 def _no_moments(params: optax.Params) -> AdamState:

@@ -93,18 +93,9 @@ def make_table(sizes: Mapping[str, int] | None = None) -> Table:
     return Table("the notes' Classifier", entries, image_size, num_classes)
 
 
-def table_of_tensors(tensors: Mapping[str, Any]) -> Table:
-    """The table of a state dict's own sizes; anything that has a shape is an array.
-
-    Raises:
-        UserError: an array is missing, unexpected or of the wrong shape.
-    """
-    return _fitted(tensors, "torch")
-
-
 def table_of_variables(variables: Mapping[str, Any]) -> Table:
-    """The same of `{"params": ..., "batch_stats": ...}`."""
-    return _fitted(flat_leaves(variables), "flax")
+    """`fitted_table` of `{"params": ..., "batch_stats": ...}`."""
+    return fitted_table(flat_leaves(variables), "flax")
 
 
 def plain_name(name: str) -> str:
@@ -112,7 +103,12 @@ def plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def _fitted(arrays: Mapping[str, Any], side: Literal["torch", "flax"]) -> Table:
+def fitted_table(arrays: Mapping[str, Any], side: Literal["torch", "flax"]) -> Table:
+    """The table of the sizes that arrays have, under the names of one side; what has a shape and a size is an array.
+
+    Raises:
+        UserError: an array is missing, unexpected or of the wrong shape.
+    """
     array_of = attrgetter(side)
     table = make_table()
     names = {array_of(entry).name: entry.flax.name for entry in table.entries}

@@ -29,7 +29,7 @@ class TorchForm(NamedTuple):
 
     cls: str  # of torch.optim
     kept: Mapping[str, str]  # each field of our state that PyTorch keeps too, and its name there
-    options: Mapping[str, bool] = {}  # beside the settings that both have
+    settings: Mapping[str, Any] = {}  # PyTorch's, but for the learning rate
 
 
 _SGD = {"trace": "momentum_buffer"}
@@ -46,6 +46,21 @@ _TORCH_FORMS = {
     "nadam": TorchForm("NAdam", _ADAM | {"momentum_product": "mu_product"}),
     "adamw": TorchForm("AdamW", _ADAM),
 }
+# A setting that the group of one class alone has, values that tell ours from others of that class, and what ours is
+# called: the first that fits.
+_SIGNS: Sequence[tuple[str, Mapping[str, Any], tuple[str, ...]]] = (
+    ("dampening", {"nesterov": True}, ("nesterov",)),
+    ("dampening", {"momentum": 0}, ("sgd",)),
+    ("dampening", {}, ("momentum",)),
+    ("lr_decay", {}, ("adagrad",)),
+    ("centered", {}, ("rmsprop",)),
+    ("rho", {}, ("adadelta",)),
+    ("momentum_decay", {}, ("nadam",)),
+    ("amsgrad", {"amsgrad": True}, ("amsgrad",)),
+    ("amsgrad", {"decoupled_weight_decay": True}, ("adamw",)),
+    ("amsgrad", {"decoupled_weight_decay": False}, ("adam",)),
+    ("amsgrad", {}, ("adam", "adamw")),  # older versions of PyTorch do not tell
+)
 _OURS_ALONE = ("name", "decay_biases_and_norms", "clip_value", "clip_norm")
 
 
@@ -56,7 +71,7 @@ class TorchOptimizer:
     Attributes:
         names: the optimizer's name; two where the state dict may be of either, the likelier one first.
         settings: its values for the configuration's `optimizer` section, but for the name.
-        kept: what PyTorch keeps for each parameter that was ever stepped, by the parameter's name.
+        kept: what PyTorch keeps for each parameter, by its name: nothing where it was never stepped.
         table: of the network whose parameters they are.
     """
 
@@ -77,10 +92,9 @@ class TorchOptimizer:
         fields = {}
         for field, key in torch_form(config.optimizer).kept.items():
             fresh = optax.tree.get(begun, field)
-            if isinstance(fresh, jax.Array):
-                fields[field] = self._number(key, fresh)
-            elif fresh is not None:  # RMSprop's settings say which it has
-                fields[field] = self._moments(key, fresh)
+            if fresh is not None:  # RMSprop's settings say which it has
+                read = self._number if isinstance(fresh, jax.Array) else self._moments
+                fields[field] = read(key, fresh)
         return optax.tree.set(begun, **fields)
 
     def _number(self, key: str, fresh: jax.Array) -> jax.Array:
@@ -105,14 +119,14 @@ class TorchOptimizer:
         return to_tree(self.table.parameters, tensors)["params"]
 
     def _kept(self, name: str, key: str, fresh: Any) -> Any:
-        own = self.kept.get(name)
-        if own is not None and key not in own:
+        own = self.kept[name]
+        if own and key not in own:
             raise refused(f"has no {key} for {name}, which these settings need")
-        return fresh if own is None else own[key]
+        return own.get(key, fresh)
 
 
 def torch_form(optimizer: OptimizerConfig) -> TorchForm:
-    """PyTorch's form of an optimizer.
+    """PyTorch's form of an optimizer, with all its settings.
 
     Raises:
         UserError: it is one of the notes' own.
@@ -121,12 +135,12 @@ def torch_form(optimizer: OptimizerConfig) -> TorchForm:
         raise UserError(
             f"{optimizer.name} has no like in torch.optim: take the weights alone, without --with_optimizer"
         )
-    return _TORCH_FORMS[optimizer.name]
-
-
-def common_settings(optimizer: type[OptimizerConfig]) -> list[dataclasses.Field]:
-    """The settings that PyTorch has too."""
-    return [field for field in dataclasses.fields(optimizer) if field.name not in _OURS_ALONE]
+    form = _TORCH_FORMS[optimizer.name]
+    settings = {field.name: getattr(optimizer, field.name) for field in _common_settings(optimizer)}
+    del settings["learning_rate"]
+    if "beta1" in settings:
+        settings["betas"] = settings.pop("beta1"), settings.pop("beta2")
+    return form._replace(settings={**settings, **form.settings})
 
 
 def refused(what: str) -> UserError:
@@ -152,11 +166,10 @@ def from_optimizer_state_dict(state_dict: Mapping[str, Any], table: Table) -> To
         raise refused(f"has groups that differ in {', '.join(different)}")
     decays = {name: group["weight_decay"] for group, part in zip(settings, members, strict=True) for name in part}
     numbers = chain.from_iterable(group["params"] for group in groups)
-    kept = {}
-    for number, name in zip(numbers, chain.from_iterable(members), strict=True):
-        own = {key: value for key, value in state.get(number, {}).items() if value is not None}
-        if own:
-            kept[name] = own
+    kept = {
+        name: {key: value for key, value in state.get(number, {}).items() if value is not None}
+        for number, name in zip(numbers, chain.from_iterable(members), strict=True)
+    }
     return TorchOptimizer(names, settings[0] | _decay(decays, table), kept, table)
 
 
@@ -179,35 +192,20 @@ def _members(groups: Sequence[Mapping[str, Any]], table: Table) -> list[list[str
 
 def _names(group: Mapping[str, Any]) -> tuple[str, ...]:
     """Ours for the optimizer of a group, told by the settings that it has; two where they do not tell."""
-    names: tuple[str, ...]
-    match group:
-        case {"dampening": _, "nesterov": True}:
-            names = ("nesterov",)
-        case {"dampening": _, "momentum": 0}:
-            names = ("sgd",)
-        case {"dampening": _}:
-            names = ("momentum",)
-        case {"lr_decay": _}:
-            names = ("adagrad",)
-        case {"centered": _}:
-            names = ("rmsprop",)
-        case {"rho": _}:
-            names = ("adadelta",)
-        case {"momentum_decay": _}:
-            names = ("nadam",)
-        case {"amsgrad": True}:
-            names = ("amsgrad",)
-        case {"amsgrad": _, "decoupled_weight_decay": decoupled}:
-            names = ("adamw",) if decoupled else ("adam",)
-        case {"amsgrad": _}:  # older versions of PyTorch
-            names = ("adam", "adamw")
-        case _:
-            known = ", ".join(dict.fromkeys(form.cls for form in _TORCH_FORMS.values()))
-            raise refused(f"is none of {known}: it has {', '.join(key for key in group if key != 'params')}")
+    fitting = (names for key, values, names in _SIGNS if key in group and values.items() <= group.items())
+    names = next(fitting, None)
+    if names is None:
+        known = ", ".join(dict.fromkeys(form.cls for form in _TORCH_FORMS.values()))
+        raise refused(f"is none of {known}: it has {', '.join(key for key in group if key != 'params')}")
     for key in ("maximize", "dampening", *(("decoupled_weight_decay",) if names != ("adamw",) else ())):
         if group.get(key):
             raise refused(f"has {key} = {group[key]}, which {names[0]} lacks here")
     return names
+
+
+def _common_settings(optimizer: OptimizerConfig | type[OptimizerConfig]) -> list[dataclasses.Field]:
+    """The settings that PyTorch has too."""
+    return [field for field in dataclasses.fields(optimizer) if field.name not in _OURS_ALONE]
 
 
 def _settings(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +213,7 @@ def _settings(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
     values = {**group, "learning_rate": group.get("lr")}
     if "betas" in group:
         values["beta1"], values["beta2"] = group["betas"]
-    fields = common_settings(OPTIMIZERS[name])
+    fields = _common_settings(OPTIMIZERS[name])
     missing = [field.name for field in fields if values.get(field.name) is None]
     if missing:
         raise refused(f"has a group without {', '.join(missing)}")

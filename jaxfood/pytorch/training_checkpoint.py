@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import optax
 
-from jaxfood.config.optimizer import OptimizerConfig
 from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.optim.plateau import rate_factor
@@ -16,16 +15,8 @@ from jaxfood.optim.schedules import make_schedule
 from jaxfood.pytorch import files as torch_files
 from jaxfood.pytorch.layouts import to_tensors
 from jaxfood.pytorch.names import Table, table_of_variables
-from jaxfood.pytorch.optimizer_state import (
-    TorchOptimizer,
-    common_settings,
-    from_optimizer_state_dict,
-    refused,
-    torch_form,
-)
+from jaxfood.pytorch.optimizer_state import TorchOptimizer, from_optimizer_state_dict, refused, torch_form
 from jaxfood.pytorch.weights import from_state_dict, to_state_dict, unwrapped
-
-Tree = Any  # of arrays
 
 _NESTS = ("optimizer", "optimizer_state_dict")
 
@@ -49,9 +40,7 @@ def read(path: Path) -> tuple[dict[str, Any], TorchOptimizer | None]:
         return variables, from_optimizer_state_dict(optimizer, table_of_variables(variables))
 
 
-def write(
-    path: Path, variables: Tree, opt_state: optax.OptState, config: Config, *, step: int, total_steps: int, epoch: int
-) -> None:
+def write(path: Path, variables: Mapping[str, Any], opt_state: optax.OptState, config: Config, **progress: int) -> None:
     """Write `to_checkpoint` of the same arguments to a .ckpt, .pt or .pth.
 
     Raises:
@@ -61,12 +50,11 @@ def write(
         if path.suffix.lower() not in torch_files.PICKLED:
             suffixes = ", ".join(torch_files.PICKLED)
             raise UserError(f"holds no optimizer: give one of {suffixes}, or leave out --with_optimizer")
-        content = to_checkpoint(variables, opt_state, config, step=step, total_steps=total_steps, epoch=epoch)
-        torch_files.write(path, content)
+        torch_files.write(path, to_checkpoint(variables, opt_state, config, **progress))
 
 
 def to_checkpoint(
-    variables: Tree, opt_state: optax.OptState, config: Config, *, step: int, total_steps: int, epoch: int
+    variables: Mapping[str, Any], opt_state: optax.OptState, config: Config, *, step: int, total_steps: int, epoch: int
 ) -> dict[str, Any]:
     """`{"model": ..., "optimizer": ..., "epoch": ..., "step": ...}` of PyTorch tensors, to go on from in PyTorch.
 
@@ -84,7 +72,7 @@ def to_checkpoint(
     Raises:
         UserError: PyTorch has no such optimizer, or is not installed.
     """
-    cls, kept, options = torch_form(config.optimizer)
+    cls, kept, settings = torch_form(config.optimizer)
     torch = torch_files.import_torch()
     table = table_of_variables(variables)
     steps = int(optax.tree.get(opt_state, "steps", step))  # RMSProp and AdaDelta count their steps in PyTorch alone
@@ -93,30 +81,17 @@ def to_checkpoint(
     parameters = {name: torch.nn.Parameter(model[name]) for name in table.parameter_names}
     with jax.enable_x64(True):  # a constant rate is written as it was set
         rate = float(make_schedule(config.schedule, config.optimizer, total_steps)(step)) * rate_factor(opt_state)
-    settings = {"lr": rate, **_settings(config.optimizer), **options}
-    optimizer = getattr(torch.optim, cls)(_groups(config.optimizer, table, parameters), **settings)
+    groups: list[dict[str, Any]] = [{"params": list(parameters.values())}]
+    if config.optimizer.weight_decay and not config.optimizer.decay_biases_and_norms:
+        matrices, rest = ([parameters[name] for name in part] for part in table.decay_groups)
+        groups = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = getattr(torch.optim, cls)(groups, lr=rate, **settings)
     for parameter in parameters.values():  # each has a count of its own, which PyTorch changes in place
         optimizer.state[parameter] = {"step": torch.tensor(float(steps))} if cls != "SGD" else {}
     for field, key in kept.items():
         for name, array in _by_parameter(opt_state, field, table).items():
             optimizer.state[parameters[name]][key] = torch.from_numpy(array)
     return {"model": model, "optimizer": optimizer.state_dict(), "epoch": epoch, "step": step}
-
-
-def _groups(config: OptimizerConfig, table: Table, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if config.decay_biases_and_norms or not config.weight_decay:
-        return [{"params": list(parameters.values())}]
-    matrices, rest = ([parameters[name] for name in part] for part in table.decay_groups)
-    return [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
-
-
-def _settings(config: OptimizerConfig) -> dict[str, Any]:
-    """The optimizer's, under PyTorch's names, but for the learning rate."""
-    values = {field.name: getattr(config, field.name) for field in common_settings(type(config))}
-    del values["learning_rate"]
-    if "beta1" in values:
-        values["betas"] = values.pop("beta1"), values.pop("beta2")
-    return values
 
 
 def _by_parameter(opt_state: optax.OptState, field: str, table: Table) -> dict[str, np.ndarray]:

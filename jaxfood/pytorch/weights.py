@@ -10,7 +10,7 @@ from jaxfood.errors import UserError
 from jaxfood.files import to_path
 from jaxfood.pytorch import files as torch_files
 from jaxfood.pytorch.layouts import floating, to_tensors, to_tree
-from jaxfood.pytorch.names import make_table, plain_name, table_of_tensors, table_of_variables
+from jaxfood.pytorch.names import fitted_table, make_table, plain_name, table_of_variables
 
 _NESTS = ("model", "state_dict", "model_state_dict")  # where training checkpoints keep the weights
 
@@ -52,7 +52,7 @@ def from_state_dict(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Variables from tensors under exactly PyTorch's names; types and errors as in `from_torch`."""
     counters = set(make_table().counters.values())  # they matter to PyTorch for `momentum=None` alone
     arrays = {name: floating(name, tensor) for name, tensor in tensors.items() if name not in counters}
-    return to_tree(table_of_tensors(arrays).entries, arrays)
+    return to_tree(fitted_table(arrays, "torch").entries, arrays)
 
 
 def to_state_dict(variables: Mapping[str, Any], batches_tracked: int = 0) -> dict[str, np.ndarray]:
