@@ -207,6 +207,7 @@ def flat(tree: Any) -> np.ndarray:
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
 
 
+@pytest.mark.slow
 def test_in_float64_jvp_of_grad_is_the_finite_difference(variables: dict[str, Any], images: np.ndarray) -> None:
     model, labels, rng = FoodClassifier(), np.array([0, 7, 10]), np.random.default_rng(2)
     with jax.enable_x64(True):

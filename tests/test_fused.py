@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from jaxfood.model.fused.convolution import conv3x3
 from jaxfood.model.layers import convolution
 
 SCALE = np.array([2.0, -1.0, 0.0, 0.5, -0.1])
+MASK = np.array([1.0, 0, 1, 1])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -141,8 +143,16 @@ def block_variables(features_in: int, features: int) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("form")
-@pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("mask", [None, np.array([1.0, 0, 1, 1])], ids=["whole", "padded"])
+@pytest.mark.parametrize(
+    ("train", "mask"),
+    [
+        (True, MASK),
+        (False, None),
+        pytest.param(True, None, marks=pytest.mark.slow),
+        pytest.param(False, MASK, marks=pytest.mark.slow),
+    ],
+    ids=["training, padded", "evaluation, whole", "training, whole", "evaluation, padded"],
+)
 def test_a_fused_block_is_the_plain_one(train: bool, mask: np.ndarray | None) -> None:
     """Values, statistics, gradients and second derivatives, of pictures and parameters."""
     features_in, features = 6, len(SCALE)
@@ -208,9 +218,9 @@ def test_a_padded_picture_that_is_not_finite_enters_no_statistic() -> None:
     x, mask = normal(3, 4, 4, 3), np.array([1.0, 1, 0])
     x[2] = np.nan
     for fused in (True, False):
-        block = ConvBlock(3, 4, fused=fused)
-        y, new = block.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
-        alone, new_alone = block.apply(variables, x[:2], train=True, mutable=["batch_stats"])
+        apply = jax.jit(partial(ConvBlock(3, 4, fused=fused).apply, train=True, mutable=["batch_stats"]))
+        y, new = apply(variables, x, mask=mask)
+        alone, new_alone = apply(variables, x[:2])
         assert_close((y[:2], new), (alone, new_alone), 1e-11)
 
 

@@ -24,6 +24,8 @@ from jaxfood.lessons.adaptive import (
 )
 from jaxfood.lessons.descent import descend
 
+pytestmark = pytest.mark.slow  # the lesson takes seconds; other lessons stay in the default set
+
 DECAYS = ("exponential, 0.999", "exponential, 0.998", "inverse_sqrt", "warmup_cosine")
 
 

@@ -12,6 +12,8 @@ from jaxfood.lessons import LESSONS
 from jaxfood.lessons import batch_time as lesson
 from jaxfood.report.page import Page
 
+pytestmark = pytest.mark.slow  # the lesson takes seconds; other lessons stay in the default set
+
 SIZES = np.array([1, 2, 4, 8, 16, 32])
 
 

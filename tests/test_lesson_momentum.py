@@ -10,6 +10,8 @@ from lesson_pages import read_lesson
 from jaxfood.lessons import run_lesson
 from jaxfood.lessons.momentum import DECAY, DECAY_AT, FAST, FASTER, PLACES, RATE, RUNNERS, SHARE, SLOW, STEPS
 
+pytestmark = pytest.mark.slow  # the lesson takes seconds; other lessons stay in the default set
+
 WITH_MOMENTUM = ("momentum", "notes_momentum", "nesterov")
 
 

@@ -52,7 +52,7 @@ def test_backward(source: str) -> None:
     assert_close(ours.statistics, stored["statistics"], rtol=1e-10)
 
 
-@pytest.mark.parametrize("run", ["adam float64", "sgd float64"])
+@pytest.mark.parametrize("run", ["adam float64", pytest.param("sgd float64", marks=pytest.mark.slow)])
 def test_training_in_float64(source: str, run: str) -> None:
     ours, stored = parity.compare_run(parity, source, run), STORED[source][run]
     assert ours.losses == pytest.approx(stored["losses"], rel=1e-8, abs=0)

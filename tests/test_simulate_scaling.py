@@ -118,6 +118,7 @@ def test_the_documents_predictions_for_one_device():
         assert measured / predicted == pytest.approx(ratio, abs=0.01)
 
 
+@pytest.mark.slow
 def test_reduced_bytes_are_those_of_the_compiled_program():
     mesh = Mesh(np.array(jax.devices()), ("data",))
     everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
