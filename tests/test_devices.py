@@ -82,6 +82,7 @@ def test_eight_devices_are_as_one(form: str, on_one_device: Any, food: Pictures)
     jax.tree.map(compare, found_variables, variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_without_synchronised_batch_norm_each_device_normalises_its_own_share(form: str, food: Pictures) -> None:
     """As PyTorch's DistributedDataParallel: the gradient of all, the running statistics of the first device."""

@@ -108,7 +108,9 @@ def test_second_derivatives_forward_over_reverse_and_reverse_over_reverse(featur
 
 
 @pytest.mark.usefixtures("form")
-@pytest.mark.parametrize("shape", [(6, 6, 8, 6), (3, 4, 2, 6), (1, 2, 2, 3)])
+@pytest.mark.parametrize(
+    "shape", [(6, 6, 8, 6), *(pytest.param(shape, marks=pytest.mark.slow) for shape in ((3, 4, 2, 6), (1, 2, 2, 3)))]
+)
 def test_a_convolution_without_pooling_to_the_second_derivative(shape: tuple[int, ...]) -> None:
     primals = x, kernel = normal(*shape), normal(3, 3, shape[-1], len(SCALE))
     tangents = normal(*x.shape, seed=1), normal(*kernel.shape, seed=1)

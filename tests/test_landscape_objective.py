@@ -119,6 +119,7 @@ def test_every_public_name_is_there_and_no_module_stands_in_its_place() -> None:
 # Products.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "train", [pytest.param(False, marks=pytest.mark.slow), True], ids=["running statistics", "batch statistics"]
 )

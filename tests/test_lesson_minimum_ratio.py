@@ -11,6 +11,8 @@ from lesson_pages import read_lesson
 from jaxfood.lessons import minimum_ratio, run_lesson
 from jaxfood.lessons.minimum_ratio import EXAMPLES, FROM_MINIMISING, FROM_TRAINING, SEEDS, SIZE, SMALL, STARTS, STRICT
 
+pytestmark = pytest.mark.slow  # the lesson takes seconds; other lessons stay in the default set
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -33,6 +33,7 @@ def test_the_plain_network_is_the_fused_one_and_has_a_derivative_of_its_own() ->
         np.testing.assert_allclose(slope, difference, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_in_nnx_by_flaxs_bridge_it_is_the_same_network() -> None:
     images = np.random.default_rng(0).uniform(size=(2, 32, 32, 3)).astype(np.float32)
     model = nnx.bridge.ToNNX(FoodClassifier(), rngs=nnx.Rngs(0))

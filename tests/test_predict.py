@@ -199,6 +199,7 @@ def test_convert_refuses_what_contradicts_the_weights(run: Path, tmp_path: Path)
         convert.main(["sideways"])
 
 
+@pytest.mark.slow
 def test_an_imported_run_can_be_trained_on(run: Path, tiny_food: Path, tmp_path: Path) -> None:
     from jaxfood import train
 

@@ -122,6 +122,7 @@ def test_the_state_after_an_update(stepped: tuple[TrainState, dict], variables: 
     assert all(jax.tree.leaves(changed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
