@@ -13,7 +13,7 @@ from jaxfood.config.fields import Section, describe, setting
 from jaxfood.config.loading import merge
 from jaxfood.config.loss import CrossEntropy, Focal
 from jaxfood.errors import UserError
-from jaxfood.runs.directory import check_resumable
+from jaxfood.runs.resume import check_resumable
 
 pytestmark = pytest.mark.smoke
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxfood.config.loading import Source, all_settings, merge, read_toml, to_toml
+from jaxfood.config.loading import Source, merge, read_toml, to_toml
 from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote, remove, to_path, write_whole
@@ -22,7 +22,6 @@ METRICS = "metrics.jsonl"
 LOG = "log.txt"
 TENSORBOARD = "tensorboard"
 _OWN = (CONFIG, CLASSES, METRICS, LOG, TENSORBOARD, "landscape", CHECKPOINTS)
-_CHANGEABLE = ("train.epochs", "train.patience", "data.resident", "landscape.", "device.", "distributed.", "logging.")
 
 
 def is_run(workdir: Path) -> bool:
@@ -90,25 +89,6 @@ def read_config(workdir: Path, *later: Source) -> Config:
 def read_classes(workdir: Path) -> tuple[str, ...]:
     """The name of each class of a run, in label order."""
     return tuple((workdir / CLASSES).read_text(encoding="utf-8").splitlines())
-
-
-def check_resumable(stored: Config, wanted: Config) -> None:
-    """Check that a run may go on under another configuration.
-
-    Raises:
-        UserError: more is changed than what changes no number: how long, where, and what is shown.
-    """
-    before, after = dict(all_settings(stored)), dict(all_settings(wanted))
-    changed = [
-        f"{name} ({before.get(name, 'unset')} -> {after.get(name, 'unset')})"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and not name.startswith(_CHANGEABLE)
-    ]
-    if changed:
-        raise UserError(
-            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, data.resident, and "
-            "landscape, device, distributed and logging settings: leave the others out, or begin a new run"
-        )
 
 
 def load_run(workdir: str | Path, which: str | int = "best") -> tuple[FoodClassifier, dict[str, Any], Config]:

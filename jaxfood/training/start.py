@@ -16,6 +16,7 @@ from jaxfood.errors import UserError
 from jaxfood.optim.losses import make_loss
 from jaxfood.runs import directory as run
 from jaxfood.runs.checkpoints import Checkpoints
+from jaxfood.runs.resume import check_resumable
 from jaxfood.training.after_epoch import MakeAfterEpoch
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, open_logbook
@@ -41,7 +42,7 @@ def train_in(
         make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit before any work
         mesh = make_mesh(config.device)
         if resume:
-            run.check_resumable(run.read_config(workdir), config)
+            check_resumable(run.read_config(workdir), config)
         else:
             run.check_free(workdir, overwrite=overwrite)
     if resume and (finished := _finished(config, workdir)):

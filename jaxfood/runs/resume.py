@@ -1,0 +1,26 @@
+"""What `--resume` may change of a run's configuration."""
+
+from jaxfood.config.loading import all_settings
+from jaxfood.config.sections import Config
+from jaxfood.errors import UserError
+
+_CHANGEABLE = ("train.epochs", "train.patience", "data.resident", "landscape.", "device.", "distributed.", "logging.")
+
+
+def check_resumable(stored: Config, wanted: Config) -> None:
+    """Check that a run may go on under another configuration.
+
+    Raises:
+        UserError: more is changed than what changes no number: how long, where, and what is shown.
+    """
+    before, after = dict(all_settings(stored)), dict(all_settings(wanted))
+    changed = [
+        f"{name} ({before.get(name, 'unset')} -> {after.get(name, 'unset')})"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and not name.startswith(_CHANGEABLE)
+    ]
+    if changed:
+        raise UserError(
+            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, data.resident, and "
+            "landscape, device, distributed and logging settings: leave the others out, or begin a new run"
+        )
