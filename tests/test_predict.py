@@ -11,6 +11,7 @@ from conftest import NUM_CLASSES, NUM_TEST
 
 from jaxfood import convert, predict
 from jaxfood.config import Config, load_config, to_toml
+from jaxfood.config.sections import DeviceConfig
 from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import index_pictures
 from jaxfood.errors import UserError
@@ -135,7 +136,9 @@ def test_a_run_answers_within_the_memory_that_its_training_had(
     monkeypatch.setattr(probabilities, "CachedPictures", stored)
     found = predict_probabilities([tmp_path / "run"], tiny_food / "test", progress=False)
     assert stored.called == (not config.data.resident)
-    assert set(shapes) == {1}  # of 4 or of 2 pictures at a time, over eight devices
+    shapes.clear()
+    predict_probabilities([tmp_path / "run"], tiny_food / "test", progress=False, device=DeviceConfig(count=1))
+    assert set(shapes) == {config.train.part_size}  # of 5 pictures: 2 at a time in parts, else 4
     pictures = [decode_picture(path, config.data.image_size) for path in sorted((tiny_food / "test").iterdir())]
     expected = jax.nn.softmax(model.apply(variables, np.float32(pictures) / 255, train=False))
     np.testing.assert_allclose(found, expected, atol=1e-6)
