@@ -5,8 +5,9 @@ from pathlib import Path
 
 from jaxfood import cli
 from jaxfood.config.sections import DeviceConfig
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, first_few
 from jaxfood.files import is_remote
+from jaxfood.inference.submission import ID_FORMS, describe_ids, make_ids, write_submission
 
 DESCRIPTION = """Write the class of every picture of a folder. Several runs answer together, by the mean of their
 probabilities."""
@@ -23,35 +24,47 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--out", metavar="FILE", type=cli.path, default=Path("submission.csv"), help="default: submission.csv"
     )
     parser.add_argument("--which", metavar="best|last|STEP", default="best", help="which checkpoint (default: best)")
+    forms = "; ".join(f"{form}: {meaning}" for form, meaning in ID_FORMS.items())
+    parser.add_argument("--ids", choices=tuple(ID_FORMS), default="stem", help=f"Id of a picture, {forms}")
+    parser.add_argument("--cache_dir", metavar="DIR", default="", help="where decoded pictures are kept")
     parser.add_argument(
-        "--ids",
-        choices=("stem", "index"),
-        default="stem",
-        help="Id of a picture: its file's own number (default), or its position in sorted order as in the notes' code",
+        "--strict", action="store_true", help="refuse pictures that cannot be read, instead of guessing their class"
     )
     arguments = parser.parse_args(argv)
 
-    from jaxfood.data.index import index_pictures
-    from jaxfood.inference.submission import check_distinct, index_ids, stem_ids, write_submission
+    from jaxfood.data.index import counted, index_pictures
 
     if not is_remote(arguments.out) and not arguments.out.absolute().parent.is_dir():
         raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
-    paths = (index := index_pictures(arguments.images, labelled=False)).paths
-    by_stem, by_index = stem_ids(paths), index_ids(paths)
-    ids = by_stem if arguments.ids == "stem" else by_index
-    check_distinct(ids, paths)
+    index = index_pictures(arguments.images, labelled=False)
+    ids = make_ids(index.paths, arguments.ids)
+    if index.passed_over:
+        print(f"passed over in {index.root}: {counted(index.passed_over)}")
     cli.set_up_jax(DeviceConfig())
 
-    from jaxfood.inference.probabilities import predict_probabilities
+    from jaxfood.inference.probabilities import answer_pictures
 
-    categories = predict_probabilities(arguments.runs, index, arguments.which).argmax(axis=1)
+    answers = answer_pictures(arguments.runs, index, arguments.which, cache_dir=arguments.cache_dir)
+    categories = answers.probabilities.argmax(axis=1)
+    if answers.unreadable:
+        rows = {index.paths.index(path): reason for path, reason in answers.unreadable.items()}
+        named = [f"{index.name(index.paths[row])}, row {ids[row]}: {reason}" for row, reason in rows.items()]
+        if arguments.strict:
+            raise UserError(f"{len(rows)} pictures cannot be read ({first_few(named, 10)}): mend or remove them")
+        categories[list(rows)], guess = _guess(arguments.runs, answers.classes)
+        print(f"{len(rows)} of {len(ids)} pictures cannot be read and get {guess}: {first_few(named, 10)}")
     write_submission(arguments.out, ids, categories.tolist())
-    print(f"{arguments.out}: {len(ids)} rows")
-    if differing := sum(a != b for a, b in zip(by_stem, by_index, strict=True)):
-        print(
-            f"Ids are by {arguments.ids}: {differing} of {len(ids)} differ between a file's own number (--ids stem) "
-            "and its position in sorted order, as the notes' code has it (--ids index)"
-        )
+    print(f"{arguments.out}: {len(ids)} rows; {describe_ids(index.paths, ids, arguments.ids)}")
+
+
+def _guess(runs: Sequence[Path], classes: Sequence[str]) -> tuple[int, str]:
+    """The class for a picture that cannot be read: the most frequent one that a run was trained on; and in words."""
+    from jaxfood.runs.pictures import most_frequent_label
+
+    label = next((label for run in runs if (label := most_frequent_label(run)) is not None), None)
+    if label is None:
+        return 0, f"class 0 ({classes[0]}), as the runs do not tell which was the most frequent in training"
+    return label, f"class {label} ({classes[label]}), the most frequent in training"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import PictureIndex, check_labels, index_files, index_pictures
 from jaxfood.errors import UserError
 
@@ -59,9 +58,95 @@ def test_hidden_root_is_searched(tmp_path):
 
 
 def test_numeric_folders_are_labels(tmp_path):
-    index = index_pictures(make_tree(tmp_path, "00/a.jpg", "7/3_b.jpg", "10/c.jpg"))
+    root = make_tree(tmp_path, "00/a.jpg", "7/3_b.jpg", "10/c.jpg")
+    index = index_pictures(root, num_classes=11)
     assert names_and_labels(index) == [("00/a.jpg", 0), ("10/c.jpg", 10), ("7/3_b.jpg", 7)]
     assert index.classes == ()
+    index = index_pictures(make_tree(tmp_path / "all", "00/a.jpg", "02/3_b.jpg", "1/c.jpg"))
+    assert names_and_labels(index) == [("00/a.jpg", 0), ("02/3_b.jpg", 2), ("1/c.jpg", 1)]
+    assert index.classes == ()
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_numbers_that_leave_gaps_are_names(tmp_path, num_classes):
+    """Articles 1001 to 1003 are three classes, not a thousand and four."""
+    index = index_pictures(make_tree(tmp_path, "1001/a.jpg", "1003/a.jpg", "1002/a.jpg"), num_classes=num_classes)
+    assert index.classes == ("1001", "1002", "1003")
+    assert index.labels.tolist() == [0, 1, 2]
+
+
+def test_one_number_twice_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"has the class 1 twice: 01 and 1;"):
+        index_pictures(make_tree(tmp_path, "0/a.jpg", "01/a.jpg", "1/a.jpg"))
+
+
+def test_a_class_is_the_first_folder_below_the_split(tmp_path):
+    """As in ImageFolder: by their parents these four would be of two classes, camera and phone."""
+    names = ("Bread/phone/x.jpg", "Bread/camera/x.jpg", "Dairy/phone/x.jpg", "Dairy/deep/er/x.jpg")
+    index = index_pictures(make_tree(tmp_path, *names))
+    assert index.classes == ("Bread", "Dairy")
+    assert dict(names_and_labels(index)) == {name: int(name.startswith("Dairy")) for name in names}
+    index = index_pictures(make_tree(tmp_path / "numbers", "03/1/x.jpg"), num_classes=4)
+    assert index.labels.tolist() == [3]
+
+
+def test_what_is_passed_over_is_counted(tmp_path):
+    make_tree(tmp_path, "Bread/a.bmp", "Bread/a.heic", "Rice/b.gif", "Rice/c.jfif", "Rice/notes", "cover_2.jpg")
+    make_tree(tmp_path, "@eaDir/a.jpg", "$RECYCLE.BIN/a.jpg", ".ipynb_checkpoints/a.jpg", "x.jpg/a.jpg")
+    os.mkfifo(tmp_path / "Bread/pipe.jpg")
+    (tmp_path / "Bread/gone.jpg").symlink_to("nowhere")
+    index = index_pictures(tmp_path)
+    assert names_and_labels(index) == [("Bread/a.bmp", 0), ("Rice/b.gif", 1), ("Rice/c.jfif", 1)]
+    assert index.classes == ("Bread", "Rice")
+    assert index.passed_over == {
+        ".heic": 1,
+        "without a suffix": 1,
+        "loose pictures beside the class folders": 1,
+        "hidden or left by a system": 3,
+        "folders named as pictures": 1,
+        "pipes or devices": 1,
+        "links that lead nowhere": 1,
+    }
+
+
+def test_as_many_pictures_beside_class_folders_as_in_them_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"has 2 pictures beside folders with 1 \(backup\): .*as in 0_0\.jpg\?"):
+        index_pictures(make_tree(tmp_path, "0_0.jpg", "1_0.jpg", "backup/0_0.jpg"))
+
+
+def test_a_class_without_pictures_is_refused_by_name(tmp_path):
+    """Labels of the later ones would shift by one, without a word."""
+    make_tree(tmp_path, "Bread/a.jpg", "Egg/a.heic", "Soup/a.jpg")
+    with pytest.raises(UserError, match=r"class folders without pictures: Egg \(passed over: 1 \.heic\); put pictures"):
+        index_pictures(tmp_path)
+    index = index_pictures(tmp_path, classes=("Bread", "Egg", "Soup"))
+    assert index.labels.tolist() == [0, 2]
+    (tmp_path / "Tofu").mkdir()
+    assert index_pictures(tmp_path, classes=("Bread", "Egg", "Soup")).passed_over == {".heic": 1, "empty folders": 1}
+    with pytest.raises(UserError, match="without pictures: 01"):
+        index_pictures(make_tree(tmp_path / "tree", "labeled/00/x.jpg", "labeled/01/x.txt", "unlabeled/00/x.jpg"))
+
+
+def test_splits_are_no_classes(tmp_path):
+    make_tree(tmp_path, "train/0_0.jpg", "valid/0_0.jpg")
+    with pytest.raises(UserError, match=r"are splits \(train, valid\), not classes"):
+        index_pictures(tmp_path)
+
+
+def test_class_order(tmp_path):
+    make_tree(tmp_path, "0_bread/a.jpg", "10_veg/a.jpg", "2_egg/a.jpg")
+    assert index_pictures(tmp_path).classes == ("0_bread", "10_veg", "2_egg")  # ImageFolder's
+    assert index_pictures(tmp_path, class_order="natural").classes == ("0_bread", "2_egg", "10_veg")
+
+
+def test_names_in_two_encodings_of_unicode(tmp_path):
+    """macOS writes an accent apart from its letter; unpacked elsewhere the two look alike."""
+    composed, apart = "Cr\u00e8me", "Cre\u0300me"
+    train = index_pictures(make_tree(tmp_path / "train", f"{composed}/a.jpg", "Egg/a.jpg"))
+    valid = index_pictures(make_tree(tmp_path / "valid", f"{apart}/a.jpg"), train.classes)
+    assert valid.labels.tolist() == [train.classes.index(composed)]
+    with pytest.raises(UserError, match="NFC and NFD"):
+        index_pictures(make_tree(tmp_path / "both", f"{composed}/a.jpg", f"{apart}/a.jpg"))
 
 
 def test_named_folders_are_classes_in_sorted_order(tmp_path):
@@ -156,27 +241,101 @@ def test_single_picture(tmp_path):
 
 
 def test_list_keeps_its_order(tmp_path, monkeypatch):
-    make_tree(tmp_path / "food", "2_0.jpg", "0_0.jpg", "more/1_0.jpg")
-    (tmp_path / "food/list.txt").write_text("2_0.jpg\n\n  more/1_0.jpg \n0_0.jpg\n", encoding="utf-8-sig")
+    make_tree(tmp_path / "food", "2_0.jpg", "0_0.jpg", "1_0.jpg")
+    (tmp_path / "food/list.txt").write_text("2_0.jpg\n\n  1_0.jpg \n0_0.jpg\n", encoding="utf-8-sig")
     monkeypatch.chdir(tmp_path)
     index = index_pictures("food/list.txt")
     assert names_and_labels(PictureIndex(tmp_path / "food", index.paths, index.labels)) == [
         ("2_0.jpg", 2),
-        ("more/1_0.jpg", 1),
+        ("1_0.jpg", 1),
         ("0_0.jpg", 0),
     ]
     assert index.root == tmp_path / "food/list.txt"
 
 
-def test_explicit_files_take_names_then_folders(tmp_path):
-    make_tree(tmp_path, "test/0001.jpg", "3/0001.jpg", "3/5_1.jpg", "Rice/9_1.jpg", "unlabeled/9_1.jpg")
-    files = [
-        tmp_path / name for name in ("test/0001.jpg", "3/0001.jpg", "3/5_1.jpg", "Rice/9_1.jpg", "unlabeled/9_1.jpg")
-    ]
-    assert index_files(files).labels.tolist() == [-1, 3, 5, 9, -1]
-    assert index_files(files, classes=("Bread", "Rice")).labels.tolist() == [-1, 3, 5, 1, -1]
-    assert index_files(files, labelled=False).labels.tolist() == [-1] * 5
-    assert index_files(files).paths == tuple(files)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("01/2_IMG0.jpg", "00/3_IMG0.jpg", "02/x.jpg"),
+        ("unlabeled/mine/3_1.jpg", "unlabeled/mine/4_1.jpg"),
+        ("Bread/phone/a.jpg", "Rice/phone/1_a.jpg"),
+        ("3_1.jpg", "1_1.jpg", "x.jpg"),
+        ("labeled/00/x.jpg", "labeled/01/2_x.jpg"),
+    ],
+)
+def test_a_picture_has_one_label_however_it_is_named(tmp_path, names):
+    """Through its folder, a list and by itself."""
+    root = make_tree(tmp_path, *names)
+    by_folder = index_pictures(root)
+    labels = {path: label for path, label in zip(by_folder.paths, by_folder.labels, strict=True)}
+    files = [root / name for name in names]
+    (root / "list.txt").write_text("".join(f"{name}\n" for name in names))
+    for index in (index_files(files), index_pictures(root / "list.txt")):
+        assert index.paths == tuple(files)
+        assert index.labels.tolist() == [labels[file] for file in files]
+        assert index.classes == by_folder.classes
+    run = by_folder.classes or ("0", "1", "2", "3")
+    for file in files:
+        if file.parent.name in (*run, "00", "01", "02", "mine"):  # of one file alone, its folder tells the class
+            assert index_files([file], classes=run).labels.tolist() == [labels[file]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.txt", "Bread/a b.jpg 1\nRice/c.jpg 0\n"),
+        ("list.txt", "Bread/a b.jpg,1\nRice/c.jpg,0\n"),
+        ("list.tsv", "Bread/a b.jpg\t1\nRice/c.jpg\t0\n"),
+        ("list.csv", "filename,label\nBread/a b.jpg,1\nRice/c.jpg,0\n"),
+        ("list.csv", "\ufeffId,Split,Category\r\nBread/a b,train,01\r\nRice/c,train,0\r\n"),
+    ],
+)
+def test_a_list_with_labels(tmp_path, name, text):
+    make_tree(tmp_path, "Bread/a b.jpg", "Rice/c.jpg")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    index = index_pictures(tmp_path / name)
+    assert index.labels.tolist() == [1, 0]
+    assert index.classes == ()
+    assert index_pictures(tmp_path / name, labelled=False).paths == index.paths
+
+
+def test_a_list_with_names_of_classes(tmp_path):
+    make_tree(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    (tmp_path / "list.csv").write_text("path,class\na.jpg,Rice\nb.jpg,Apple pie\nc.jpg,Rice\n")
+    index = index_pictures(tmp_path / "list.csv")
+    assert index.classes == ("Apple pie", "Rice")
+    assert index.labels.tolist() == [1, 0, 1]
+    assert index_pictures(tmp_path / "list.csv", ("Rice", "Egg", "Apple pie")).labels.tolist() == [0, 2, 0]
+    with pytest.raises(UserError, match="no classes of train: Apple pie"):
+        index_pictures(tmp_path / "list.csv", ("Rice", "Egg"))
+
+
+def test_the_list_of_food_101(tmp_path):
+    """Its meta/train.txt: CLASS/NAME without a suffix, below images/."""
+    make_tree(tmp_path, "images/apple_pie/1.jpg", "images/sushi/2.jpg", "images/sushi/3.jpg")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/train.txt").write_text("sushi/3\napple_pie/1\n")
+    index = index_pictures(tmp_path / "meta/train.txt")
+    assert index.classes == ("apple_pie", "sushi")
+    assert index.labels.tolist() == [1, 0]
+    (tmp_path / "meta/test.txt").write_text("sushi/2\n")
+    assert index_pictures(tmp_path / "meta/test.txt", index.classes).labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.jpg 1\nb.jpg\n", r"1 lines have a label and others none \(b\.jpg\)"),
+        ("path,colour\na.jpg,red\n", r"no column of its header path, colour is one of labels"),
+        ("path,label\na.jpg\n", r"line 2 has other columns"),
+        ("path,label\na.jpg,1\ngone.jpg,1\n", r"names 1 files that do not exist \(gone\.jpg\)"),
+    ],
+)
+def test_mistakes_in_a_list_are_named(tmp_path, text, expected):
+    make_tree(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(UserError, match=expected):
+        index_pictures(tmp_path / "list.csv")
 
 
 def test_list_with_missing_files_names_all(tmp_path):
@@ -218,31 +377,32 @@ def test_folder_named_like_a_picture_is_a_folder(tmp_path):
 
 
 def test_link_to_a_folder_above_ends(tmp_path):
-    make_tree(tmp_path, "train/1_0.jpg", "more/2_0.jpg")
+    make_tree(tmp_path, "train/1/a.jpg", "more/b.jpg")
     (tmp_path / "train/back").symlink_to(tmp_path)
     (tmp_path / "train/here").symlink_to(tmp_path / "train")
-    (tmp_path / "train/5").symlink_to(tmp_path / "more")
-    assert names_and_labels(index_pictures(tmp_path / "train")) == [("1_0.jpg", 1), ("5/2_0.jpg", 5)]
+    (tmp_path / "train/0").symlink_to(tmp_path / "more")
+    index = index_pictures(tmp_path / "train")
+    assert names_and_labels(index) == [("0/b.jpg", 0), ("1/a.jpg", 1)]
+    assert index.passed_over == {"links to folders above": 2}
 
 
-def test_links_in_a_circle_end(tmp_path):
-    make_tree(tmp_path, "a/0_0.jpg", "b/1_0.jpg")
-    (tmp_path / "a/link").symlink_to("../b")
-    (tmp_path / "b/link").symlink_to("../a")
+def test_links_in_a_circle_end_and_count_no_picture_twice(tmp_path):
+    for name in "abcdef":
+        make_tree(tmp_path, f"{name}/{name}.jpg")
+        for other in "abcdef".replace(name, ""):
+            (tmp_path / name / f"to_{other}").symlink_to(f"../{other}")
     index = index_pictures(tmp_path, labelled=False)
-    assert [index.name(path) for path in index.paths] == ["a/0_0.jpg", "a/link/1_0.jpg", "b/1_0.jpg", "b/link/0_0.jpg"]
+    assert sorted(path.name for path in index.paths) == [f"{name}.jpg" for name in "abcdef"]
+    assert sum(index.passed_over.values()) > 6
 
 
-def test_a_folder_that_two_links_lead_to_counts_in_both_places(tmp_path):
+def test_a_folder_that_two_classes_lead_to_is_no_second_class(tmp_path):
     make_tree(tmp_path, "more/a.jpg")
     (tmp_path / "train").mkdir()
     for label in "35":
         (tmp_path / "train" / label).symlink_to(tmp_path / "more")
-    (tmp_path / "train/self.jpg").symlink_to(tmp_path / "train/self.jpg")
-    with pytest.raises(UserError, match=r"cannot read .*self\.jpg"):
-        decode_picture(tmp_path / "train/self.jpg", 8)
-    (tmp_path / "train/self.jpg").unlink()
-    assert names_and_labels(index_pictures(tmp_path / "train")) == [("3/a.jpg", 3), ("5/a.jpg", 5)]
+    with pytest.raises(UserError, match=r"without pictures: 5 \(passed over: 1 links to folders that count already\)"):
+        index_pictures(tmp_path / "train")
 
 
 def test_subset_and_concatenation(tmp_path):

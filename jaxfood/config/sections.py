@@ -14,6 +14,9 @@ from jaxfood.config.landscape import LandscapeConfig
 from jaxfood.config.loss import CrossEntropy, LossConfig
 from jaxfood.config.optimizer import Adam, OptimizerConfig
 from jaxfood.config.schedule import Constant, ScheduleConfig
+from jaxfood.errors import UserError
+
+MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class DataConfig(Section):
         "training pictures: a folder (or .txt list) under root, several joined by +; tfds: a split such as train[:90%]",
     )
     valid: str = setting("valid", "validation pictures, named as those of data.train")
+    class_order: str = setting(
+        "name",
+        "how class folders are numbered: by their sorted names as ImageFolder does, or natural (2 before 10)",
+        choices=("name", "natural"),
+    )
     image_size: int = setting(128, "height and width in pixels after resizing", at_least=32, multiple_of=32)
     fraction: float = setting(1.0, "share of each class's training pictures that is used", above=0, at_most=1)
     skip_corrupt: bool = setting(False, "leave out pictures that cannot be decoded instead of stopping")
@@ -58,13 +66,23 @@ class ModelConfig(Section):
     """The classifier."""
 
     section = "model"
-    num_classes: int = setting(11, "number of classes; labels run from 0 to one less", at_least=2)
+    num_classes: int = setting(
+        0,
+        "number of classes, labels run from 0 to one less; 0: as many as the training pictures have",
+        at_least=0,
+        at_most=MAX_CLASSES,
+    )
     dtype: str = setting(
         "float32", "type to compute in; parameters and statistics stay float32", choices=("float32", "bfloat16")
     )
     sync_batch_norm: bool = setting(
         True, "BatchNorm over the global batch; false: each device over its own share, as PyTorch's DDP"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_classes == 1:
+            raise UserError("model.num_classes = 1: a classifier tells two classes apart at least")
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ def cache_folder(cache_dir: str | Path = "") -> Path:
     return Path(os.path.abspath(to_local_path(cache_dir, "data.cache_dir =").expanduser()))
 
 
+def cache_dir_of_run(cache_dir: str) -> str:
+    """The `data.cache_dir` of a run where it is on this machine, else the default: a run may come from another one."""
+    return cache_dir if cache_dir and os.path.isdir(cache_dir) else ""
+
+
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
     """Turns failures to write below the cache folder `folder` (no permission, disk full) into UserError."""

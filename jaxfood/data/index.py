@@ -1,23 +1,32 @@
 """Which pictures there are and what their labels are, before any is opened: of a folder, a bucket, a list or one file.
 
-Understood are the homework's flat folders (`train/LABEL_NUMBER.jpg`), its older trees (`training/labeled/00/x.jpg`),
-class folders (`training/Bread/x.jpg`), list files and single pictures. What names say about labels: `labels`.
+Which files count: `walk`; lists and tables: `lists`; what names say about labels: `labels`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from jaxfood.data.labels import NO_LABEL, label_file, label_tree, mend_for_missing_label
-from jaxfood.errors import UserError
-from jaxfood.files import is_remote, list_bucket, read_bytes, to_path
+from jaxfood.data.decode import PICTURE_SUFFIXES
+from jaxfood.data.labels import (
+    NO_LABEL,
+    Labelling,
+    class_folders,
+    composed_name,
+    label_names,
+    mend_for_missing_label,
+    number_classes,
+)
+from jaxfood.data.lists import LIST_SUFFIXES, read_list
+from jaxfood.data.walk import Found, is_picture, of_bucket, walk_folder
+from jaxfood.errors import UserError, first_few
+from jaxfood.files import is_remote, list_bucket, to_path
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 Positions = slice | Sequence[int] | np.ndarray
 
 
@@ -31,6 +40,7 @@ class PictureIndex:
         labels: int32 [N], -1 where there is no label.
         classes: the class names in label order; () where labels are numbers.
         versions: what the listing of a bucket told of its pictures, which changes when they do.
+        passed_over: how many files of each kind in the folder are none of these pictures, in words.
     """
 
     root: Path
@@ -38,6 +48,7 @@ class PictureIndex:
     labels: np.ndarray
     classes: tuple[str, ...] = ()
     versions: Mapping[Path, str] = field(default_factory=dict)
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -59,144 +70,186 @@ class PictureIndex:
         if len({index.classes for index in has_labels}) > 1:
             raise UserError(
                 f"{self.root} and {other.root} cannot be joined: their classes differ "
-                f"({', '.join(self.classes) or 'numbers'} against {', '.join(other.classes) or 'numbers'}); "
+                f"({first_few(self.classes) or 'numbers'} against {first_few(other.classes) or 'numbers'}); "
                 "index the second with the classes of the first"
             )
         root = _common_folder([self.root, other.root])
         labels = np.concatenate((self.labels, other.labels))
         versions = {**self.versions, **other.versions}
-        return PictureIndex(root, self.paths + other.paths, labels, has_labels[0].classes, versions)
+        kinds = self.passed_over.keys() | other.passed_over.keys()
+        passed_over = {kind: self.passed_over.get(kind, 0) + other.passed_over.get(kind, 0) for kind in kinds}
+        return PictureIndex(root, self.paths + other.paths, labels, has_labels[0].classes, versions, passed_over)
 
     def name(self, path: Path) -> str:
         """`path` as messages show it: below the root without the root."""
         return path.relative_to(self.root).as_posix() if path != self.root and self.root in path.parents else str(path)
 
 
-def index_pictures(location: str | Path, classes: Sequence[str] = (), *, labelled: bool = True) -> PictureIndex:
-    """Indexes a folder (searched recursively), one picture, or a `.txt` list of pictures.
+@dataclass(frozen=True)
+class _Labels:
+    """How pictures are labelled; attributes as the arguments of `index_pictures`."""
 
-    The label of a picture directly in a folder is the number before the `_` of its name, as in the notes. Below
-    subfolders it is its immediate parent: numeric folder names are labels, otherwise the sorted names are the classes.
-    Pictures below a folder named `unlabeled` have no label, and a folder named `labeled` is not a class. Hidden files
-    and macOS's leftovers are passed over. For list files and single pictures see `index_files`.
+    classes: Sequence[str]
+    labelled: bool
+    num_classes: int
+    class_order: str
+
+    def of(self, names: Sequence[str], root: Path) -> Labelling:
+        """The labels of pictures at paths below a split folder; see `labels.label_names`."""
+        if not self.labelled:
+            return Labelling(np.arange(len(names)), np.full(len(names), NO_LABEL, np.int32), tuple(self.classes))
+        return label_names(names, root, self.classes, num_classes=self.num_classes, class_order=self.class_order)
+
+    def of_written(self, written: Sequence[str], path: Path) -> Labelling:
+        """The labels that a list has beside its pictures."""
+        numbers, classes = number_classes(
+            path, set(written), self.classes, num_classes=self.num_classes, class_order=self.class_order
+        )
+        return Labelling(np.arange(len(written)), np.array([numbers[name] for name in written], np.int32), classes)
+
+
+def index_pictures(
+    location: str | Path,
+    classes: Sequence[str] = (),
+    *,
+    labelled: bool = True,
+    num_classes: int = 0,
+    class_order: str = "name",
+) -> PictureIndex:
+    """Indexes a folder (searched recursively), one picture, or a list of pictures (`.txt`, `.csv`, `.tsv`).
+
+    A picture's class is the first folder below `location`, as in torchvision's ImageFolder; the label of one that lies
+    in it directly is the number before the `_` of its name, as in the notes: see `labels`. What is no picture is passed
+    over and counted. For lists see `lists` and `index_files`.
 
     Unlike the notes' `x.endswith(".jpg")`, other suffixes and upper case count too.
 
     Args:
-        location: the folder, picture or list file; the lines of a list are relative to its own folder.
+        location: the folder, picture or list file.
         classes: the class names of train, if class folders are to be numbered like those of train.
         labelled: False where labels do not matter (predict): all become -1, and class folders may have any name.
+        num_classes: as many as are set: folders named by numbers below it are labels; 0: as many as there are.
+        class_order: how class folders are numbered: by "name", or "natural" (2 before 10).
 
     Raises:
-        UserError: nothing there, no pictures in it, listed files missing, or a class folder that train does not have.
+        UserError: nothing there, no pictures in it, listed files missing, a class folder without pictures or one that
+            train does not have, or what `labels.label_names` says.
     """
     root = _absolute(location)
+    labels = _Labels(classes, labelled, num_classes, class_order)
     if is_remote(root):
         listed = list_bucket(root)
         is_file, is_folder = "" in listed, bool(listed)
     else:
         listed = {}
         is_file, is_folder = os.path.isfile(root), os.path.isdir(root)
-    if is_file and root.suffix.lower() == ".txt":
-        return _index_files(root, _read_list(root), classes, labelled)
-    if is_file and root.suffix.lower() in PICTURE_SUFFIXES:
-        return _index_files(root, [root], classes, labelled)
+    if is_file and root.suffix.lower() in LIST_SUFFIXES:
+        listing = read_list(root)
+        if not listing.labels or not labelled:
+            return _index_files(root, listing.paths, labels)
+        return _index_rows(root, listing.paths, labels.of_written(listing.labels, root))
+    if is_file and is_picture(root.name):
+        return _index_files(root, (root,), labels)
     if is_folder:
-        return _index_folder(root, listed, classes, labelled)
+        return _index_folder(root, listed, labels)
     if is_file or os.path.exists(root):
-        raise UserError(f"{root} is neither a folder nor a picture ({', '.join(PICTURE_SUFFIXES)}) nor a .txt list")
+        kinds = f"a picture ({', '.join(PICTURE_SUFFIXES)}) nor a list ({', '.join(LIST_SUFFIXES)})"
+        raise UserError(f"{root} is neither a folder nor {kinds}")
     raise UserError(f"no such folder or file: {root}; check the path")
 
 
-def index_files(files: Iterable[str | Path], classes: Sequence[str] = (), *, labelled: bool = True) -> PictureIndex:
+def index_files(
+    files: Iterable[str | Path],
+    classes: Sequence[str] = (),
+    *,
+    labelled: bool = True,
+    num_classes: int = 0,
+    class_order: str = "name",
+) -> PictureIndex:
     """Indexes the pictures named, in the order given: the `files=` of the notes' FoodDataset.
 
-    The parent folder is the class if `classes` has it; otherwise the label is the number before the `_` of the name,
-    as in the notes; otherwise the number that the parent folder's name is; otherwise -1. A list never makes up classes.
+    Their labels are those that they have in their folder: the split folder is the deepest one that holds them all, or,
+    where that is a class itself, the one above it. Arguments as `index_pictures`.
 
     Raises:
-        UserError: no files, or some are missing (all of them are named).
+        UserError: no files, some are missing, or what `labels.label_names` says.
     """
-    paths = [_absolute(file) for file in files]
+    paths = tuple(_absolute(file) for file in files)
     if not paths:
         raise UserError("the list of pictures is empty: name at least one")
-    return _index_files(_common_folder({path.parent for path in paths}), paths, classes, labelled)
+    labels = _Labels(classes, labelled, num_classes, class_order)
+    return _index_files(_common_folder({path.parent for path in paths}), paths, labels)
 
 
-def _index_folder(root: Path, listed: Mapping[str, str], classes: Sequence[str], labelled: bool) -> PictureIndex:
+def _index_folder(root: Path, listed: Mapping[str, str], labels: _Labels) -> PictureIndex:
     """As `index_pictures`, of a folder; if it is a bucket's, by the listing of all that it holds."""
-    # Strings, not Paths: 10,000 of them sort in milliseconds, and in the order of the notes' sorted(os.path.join(...)).
-    names = sorted(_pictures_listed(listed) if is_remote(root) else _walk(str(root)))
-    if not names:
-        raise UserError(f"no pictures ({', '.join(PICTURE_SUFFIXES)}) in {root}; check the path")
-    labels = [NO_LABEL] * len(names)
-    if labelled:
-        labels, classes = label_tree(root, names, classes)
+    found = of_bucket(listed) if is_remote(root) else walk_folder(root)
+    if not found.pictures:
+        raise UserError(f"no pictures in {root}{_only(found)}; check the path (read are {', '.join(PICTURE_SUFFIXES)})")
+    labelling = labels.of(found.pictures, root)
+    if labels.labelled:
+        _check_empty_classes(root, found, labels)
+    if loose := len(found.pictures) - len(labelling.rows):
+        found.passed_over["loose pictures beside the class folders"] = loose
+    names = [found.pictures[row] for row in labelling.rows]
     paths = tuple(root / name for name in names)
     versions = {path: listed[name] for path, name in zip(paths, names, strict=True) if listed}
-    return PictureIndex(root, paths, np.array(labels, np.int32), tuple(classes), versions)
+    return PictureIndex(root, paths, labelling.labels, labelling.classes, versions, dict(found.passed_over))
 
 
-def _pictures_listed(names: Iterable[str]) -> list[str]:
-    return [name for name in names if _is_picture(name) and not any(map(_is_hidden, name.split("/")))]
+def _check_empty_classes(root: Path, found: Found, labels: _Labels) -> None:
+    """Check that no class folder of train is without pictures, where later labels would shift; in others count them."""
+    filled = class_folders(name.rpartition("/")[0] for name in found.pictures)
+    empty = class_folders(found.folders) - filled
+    if filled and empty and not labels.classes:
+        raise UserError(
+            f"{root} has class folders without pictures: {first_few(sorted(empty))}{_only(found)}; put pictures there, "
+            "or remove the folders"
+        )
+    known = set(map(composed_name, labels.classes))
+    if unknown := sum(composed_name(name) not in known for name in empty):
+        found.passed_over["empty folders"] = unknown
 
 
-def _walk(folder: str, prefix: str = "", above: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Yields the pictures below `folder` as posix paths, each behind `prefix`.
-
-    Links are followed, but not to a folder that holds one of those that led here: links in a circle end, and count no
-    picture twice. A folder that two links lead to stands in two places, and counts in both.
-    """
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    above |= {real, *map(str, Path(real).parents)}
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder} ({error.strerror}): make it readable") from error
-    for entry in entries:
-        if _is_hidden(entry.name):
-            continue
-        # The listing tells which are folders; of links alone the disk must be asked.
-        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", above)
-        elif _is_picture(entry.name):
-            yield prefix + entry.name
+def _only(found: Found) -> str:
+    """What there is instead of pictures, in brackets."""
+    return f" (passed over: {counted(found.passed_over)})" if found.passed_over else ""
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURE_SUFFIXES)
+def counted(kinds: Mapping[str, int]) -> str:
+    """Counts of kinds in words, the most frequent first: "5 .heic, 1 .txt"."""
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _index_files(root: Path, paths: tuple[Path, ...], labels: _Labels) -> PictureIndex:
+    folder = _common_folder({path.parent for path in paths})
+    if folder.name in labels.classes or _is_number_of(folder.name, labels):
+        folder = folder.parent
+    return _index_rows(root, paths, labels.of([path.relative_to(folder).as_posix() for path in paths], folder))
 
 
-def _index_files(root: Path, paths: list[Path], classes: Sequence[str], labelled: bool) -> PictureIndex:
+def _is_number_of(name: str, labels: _Labels) -> bool:
+    """Whether a folder's name is the number of a class."""
+    count = len(labels.classes) or labels.num_classes
+    return name.isascii() and name.isdecimal() and len(name) < 10 and int(name) < count
+
+
+def _index_rows(root: Path, paths: tuple[Path, ...], labelling: Labelling) -> PictureIndex:
     versions = _versions_in_buckets(paths)
     if missing := [str(path) for path in paths if path not in versions and not os.path.isfile(path)]:
-        source = f"{root} names" if os.path.isfile(root) else "the list names"
-        raise UserError(f"{source} files that do not exist: {', '.join(missing)}; correct or remove them")
-    labels = [label_file(path, classes) if labelled else NO_LABEL for path in paths]
-    return PictureIndex(root, tuple(paths), np.array(labels, np.int32), tuple(classes), versions)
+        raise UserError(
+            f"{len(missing)} of the pictures listed do not exist ({first_few(missing)}): correct or remove them"
+        )
+    loose = len(paths) - len(labelling.rows)
+    passed_over = {"loose pictures beside the class folders": loose} if loose else {}
+    kept = tuple(paths[row] for row in labelling.rows)
+    return PictureIndex(root, kept, labelling.labels, labelling.classes, versions, passed_over)
 
 
 def _versions_in_buckets(paths: Iterable[Path]) -> dict[Path, str]:
     """The versions of those of the files that are in buckets and exist, by a listing of each of their folders."""
     folders = {path.parent for path in paths if is_remote(path)}
     return {folder / name: version for folder in folders for name, version in list_bucket(folder).items()}
-
-
-def _read_list(path: Path) -> list[Path]:
-    try:
-        lines = read_bytes(path).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the list {path} ({error}): make it readable, as UTF-8 text") from error
-    files = [_absolute(path.parent / line.strip()) for line in lines if line.strip()]
-    if not files:
-        raise UserError(f"the list {path} is empty: write one picture a line")
-    return files
 
 
 def _absolute(path: str | Path) -> Path:
@@ -220,18 +273,13 @@ def check_labels(index: PictureIndex, num_classes: int) -> None:
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(index)} pictures in {index.root} have no label "
-            f"({_first_few(index.name(path) for path in missing)}): {mend_for_missing_label(missing[0])}"
+            f"({first_few(index.name(path) for path in missing)}): {mend_for_missing_label(missing[0])}"
         )
     rows = np.flatnonzero(index.labels >= num_classes)
     beyond = [f"{index.name(index.paths[row])} has {index.labels[row]}" for row in rows]
     if beyond:
         raise UserError(
             f"{len(beyond)} of the {len(index)} pictures in {index.root} have labels beyond "
-            f"model.num_classes = {num_classes}, where labels run 0..{num_classes - 1} ({_first_few(beyond)}): "
+            f"model.num_classes = {num_classes}, where labels run 0..{num_classes - 1} ({first_few(beyond)}): "
             f"set model.num_classes = {index.labels.max() + 1} or correct the labels"
         )
-
-
-def _first_few(names: Iterable[str], few: int = 3) -> str:
-    listed = list(names)
-    return ", ".join(listed[:few]) + (", ..." if len(listed) > few else "")

@@ -1,7 +1,7 @@
 """The training and validation pictures that a configuration names."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,27 +9,38 @@ from pathlib import Path
 import numpy as np
 
 from jaxfood import processes
-from jaxfood.config.sections import DataConfig
+from jaxfood.config.sections import MAX_CLASSES, DataConfig
 from jaxfood.data import tfds
 from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
 from jaxfood.data.cache_folder import cache_folder, fingerprint
 from jaxfood.data.demo import demo_root
-from jaxfood.data.index import PictureIndex, Positions, check_labels, index_pictures
+from jaxfood.data.index import PictureIndex, Positions, check_labels, counted, index_pictures
 from jaxfood.data.pictures import Pictures, StoredPictures
-from jaxfood.errors import UserError
+from jaxfood.data.records import Records, class_remarks, doubles, record_split
+from jaxfood.errors import UserError, first_few
 from jaxfood.files import read_bytes, to_path
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Training and validation pictures, decoded or to be read batch by batch, and each class's name in label order."""
+    """Training and validation pictures, decoded or to be read batch by batch, and what a run must remember of them.
+
+    Attributes:
+        train: what is trained on.
+        valid: what is evaluated on.
+        classes: each class's name in label order.
+        records: the pictures of both by name, label and content.
+        remarks: what was passed over, guessed or stands twice, a line each.
+    """
 
     train: Pictures | StoredPictures
     valid: Pictures | StoredPictures
     classes: tuple[str, ...]
+    records: Records = ()
+    remarks: tuple[str, ...] = ()
 
 
-def load_splits(data: DataConfig, num_classes: int, *, seed: int, progress: bool = True) -> Splits:
+def load_splits(data: DataConfig, num_classes: int = 0, *, seed: int, progress: bool = True) -> Splits:
     """Index both splits, check every label, then decode them (or find them decoded).
 
     Several processes must all call it, within `processes.together`; where they share a cache folder the first decodes.
@@ -37,7 +48,7 @@ def load_splits(data: DataConfig, num_classes: int, *, seed: int, progress: bool
     Args:
         data: where the pictures are. `train` and `valid` may name several folders joined by `+`. For a data set of
             TFDS see `jaxfood.data.tfds`.
-        num_classes: labels must be below it.
+        num_classes: labels must be below it; 0: as many as the training pictures have.
         seed: which pictures `data.fraction` takes.
         progress: whether to show bars.
 
@@ -47,8 +58,9 @@ def load_splits(data: DataConfig, num_classes: int, *, seed: int, progress: bool
     if data.source.startswith(tfds.PREFIX):
         return Splits(*tfds.open_splits(data, num_classes))
     root = _root(data)
-    train = _index_split(root, "train", data.train)
-    valid = _index_split(root, "valid", data.valid, train[0])
+    train, num_classes = _index_train(root, data, num_classes)
+    classes = _class_names(root, train[0].classes, num_classes)
+    valid = _index_split(root, "valid", data, num_classes, classes)
     for index in (*train, *valid):
         check_labels(index, num_classes)
     _check_same_files([*train, *valid], data)
@@ -59,8 +71,40 @@ def load_splits(data: DataConfig, num_classes: int, *, seed: int, progress: bool
     if data.fraction < 1:
         chosen = _stratified(np.concatenate([part.labels for part in train_parts]), data.fraction, seed)
     join = _join if data.resident else CachedPictures
-    classes = _class_names(root, train[0].classes, num_classes)
-    return Splits(join(train_parts, chosen), join(valid_parts, slice(None)), classes)
+    records = record_split("train", train, train_parts, chosen) + record_split("valid", valid, valid_parts)
+    remarks = (
+        *_remarks("training", train, train_parts, data),
+        *_remarks("validation", valid, valid_parts, data),
+        *class_remarks(records, classes, class_order=data.class_order, are_names=bool(train[0].classes)),
+        *doubles(records),
+    )
+    return Splits(join(train_parts, chosen), join(valid_parts, slice(None)), classes, records, remarks)
+
+
+def _remarks(split: str, indexes: Sequence[PictureIndex], parts: Sequence[Pictures], data: DataConfig) -> Iterator[str]:
+    """What of a split's folders is not as the user may think."""
+    for index in indexes:
+        if index.passed_over:
+            yield f"passed over in {index.root}: {counted(index.passed_over)}"
+    skipped = [f"{path.name}: {reason}" for part in parts for path, reason in part.skipped.items()]
+    if skipped:
+        yield f"left out {len(skipped)} {split} pictures that cannot be read ({first_few(skipped)})"
+    if oriented := sum(part.oriented for part in parts):
+        how = "are turned by it" if data.exif_orientation else "stay as stored: data.exif_orientation = true turns them"
+        yield f"{oriented} {split} pictures carry an orientation in their EXIF data and {how}"
+
+
+def _index_train(root: Path, data: DataConfig, num_classes: int) -> tuple[list[PictureIndex], int]:
+    """The indexes of the training pictures, and how many classes they have or, where it is set, were given."""
+    indexes = _index_split(root, "train", data, num_classes, ())
+    if num_classes:
+        return indexes, num_classes
+    for index in indexes:
+        check_labels(index, MAX_CLASSES)
+    count = len(indexes[0].classes) or max(int(index.labels.max()) for index in indexes) + 1
+    if count < 2:
+        raise UserError(f"the training pictures in {indexes[0].root} are all of one class: a classifier needs two")
+    return indexes, count
 
 
 def _root(data: DataConfig) -> Path:
@@ -74,22 +118,25 @@ def _root(data: DataConfig) -> Path:
     return root
 
 
-def _index_split(root: Path, split: str, names: str, first: PictureIndex | None = None) -> list[PictureIndex]:
-    """The indexes of the folders that `names` joins by `+`, counting classes as `first` does, or the first of them."""
+def _index_split(
+    root: Path, split: str, data: DataConfig, num_classes: int, classes: Sequence[str]
+) -> list[PictureIndex]:
+    """The indexes of the folders that `data.train` or `data.valid` joins by `+`.
+
+    Those count in `classes`; where there are none yet, in the classes of the first.
+    """
     indexes: list[PictureIndex] = []
+    names: str = getattr(data, split)
     for name in [names] if names and (root / names).exists() else names.split("+"):
         if not name:
             raise UserError(f"data.{split} = {names!r} has an empty name; write FOLDER or FOLDER+FOLDER")
         if not (root / name).exists():
-            there = ", ".join(sorted(entry.name for entry in root.iterdir() if entry.is_dir())) or "no folders"
+            there = first_few(sorted(entry.name for entry in root.iterdir() if entry.is_dir()), 12) or "no folders"
             raise UserError(f"data.{split} = {names!r}: {root / name} does not exist; {root} holds: {there}")
-        index = index_pictures(root / name, first.classes if first else ())
-        if first and index.classes != first.classes:
-            raise UserError(
-                f"{index.root} has class folders with names ({', '.join(index.classes)}) where {first.root} "
-                "has numbers; name both in one way"
-            )
-        first = first or index
+        index = index_pictures(root / name, classes, num_classes=num_classes, class_order=data.class_order)
+        if not indexes and not classes and (index.labels >= 0).any():
+            count = max(num_classes, min(MAX_CLASSES, int(index.labels.max()) + 1))
+            classes = index.classes or tuple(map(str, range(count)))
         indexes.append(index)
     return indexes
 

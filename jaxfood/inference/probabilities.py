@@ -1,7 +1,8 @@
 """Class probabilities of pictures, by one trained run or several."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,30 @@ from tqdm import tqdm
 
 from jaxfood.config.sections import Config, DeviceConfig
 from jaxfood.data.batches import make_batches
-from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
+from jaxfood.data.cache import CachedPictures, load_pictures
+from jaxfood.data.cache_folder import cache_dir_of_run
 from jaxfood.data.index import PictureIndex, index_pictures
+from jaxfood.data.pictures import Pictures
 from jaxfood.devices import compile_step, make_mesh, on_every_device, takes_rows_by_device
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, first_few
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.networks import predict_logits
-from jaxfood.runs.directory import load_run
+from jaxfood.runs.directory import load_run, read_classes
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What runs answer for N pictures.
+
+    Attributes:
+        probabilities: float32 [N, num_classes], the mean over the runs; NaN for what cannot be read.
+        unreadable: the pictures that cannot be decoded, and why.
+        classes: the names of the classes in label order, or their numbers where the runs have no names.
+    """
+
+    probabilities: np.ndarray
+    unreadable: Mapping[Path, str]
+    classes: tuple[str, ...]
 
 
 def predict_probabilities(
@@ -28,6 +46,7 @@ def predict_probabilities(
     images: str | Path | PictureIndex,
     which: str | int = "best",
     *,
+    cache_dir: str | Path = "",
     progress: bool = True,
     device: DeviceConfig = DeviceConfig(),
 ) -> np.ndarray:
@@ -36,32 +55,88 @@ def predict_probabilities(
     Each run sees the pictures in its own size, and as many at a time as its training had in memory.
 
     Args:
-        runs: work directories of runs with the same number of classes.
+        runs: work directories of runs of the same classes.
         images: N pictures: a folder, in the order of the file names, a picture, a list, or an index of them.
         which: the checkpoint of each run: "best", "last" or a step.
+        cache_dir: where decoded pictures are kept; empty: where the run keeps them, if that is on this machine.
         progress: whether to show bars.
         device: how many devices of this machine answer, whatever the runs were trained on.
 
     Raises:
-        UserError: no such run or checkpoint, runs of different numbers of classes, pictures that cannot be read.
+        UserError: no such run or checkpoint, runs of different classes, pictures that cannot be read.
+    """
+    answers = answer_pictures(runs, images, which, cache_dir=cache_dir, progress=progress, device=device)
+    if answers.unreadable:
+        named = (f"{path}: {reason}" for path, reason in answers.unreadable.items())
+        raise UserError(f"{len(answers.unreadable)} pictures cannot be read ({first_few(named)}): mend or remove them")
+    return answers.probabilities
+
+
+def answer_pictures(
+    runs: Sequence[str | Path],
+    images: str | Path | PictureIndex,
+    which: str | int = "best",
+    *,
+    cache_dir: str | Path = "",
+    progress: bool = True,
+    device: DeviceConfig = DeviceConfig(),
+) -> Answers:
+    """As `predict_probabilities`, but what cannot be read is told instead of refused.
+
+    Raises:
+        UserError: no such run or checkpoint, runs of different classes, no picture that can be read.
     """
     index = images if isinstance(images, PictureIndex) else index_pictures(images, labelled=False)
+    classes = common_classes(runs)
     loaded = [load_run(run, which) for run in runs]
-    counts = {str(run): model.num_classes for run, (model, _, _) in zip(runs, loaded, strict=True)}
-    if len(set(counts.values())) > 1:
-        described = ", ".join(f"{run} has {count}" for run, count in counts.items())
-        raise UserError(f"the runs differ in their number of classes: {described}; give runs of the same classes")
     mesh = make_mesh(device)
-    return np.mean([_probabilities(*run, index, mesh, progress) for run in loaded], axis=0)
+    row_of = {path: row for row, path in enumerate(index.paths)}
+    total = np.zeros((len(index), len(classes)), np.float32)
+    unreadable: dict[Path, str] = {}
+    for model, variables, config in loaded:
+        pictures = load_pictures(
+            index,
+            config.data.image_size,
+            cache_dir=cache_dir or cache_dir_of_run(config.data.cache_dir),
+            skip_corrupt=True,
+            exif_orientation=config.data.exif_orientation,
+            progress=progress,
+        )
+        rows = [row_of[path] for path in pictures.paths]
+        total[rows] += _probabilities(model, variables, config, pictures, mesh, progress)
+        unreadable |= pictures.skipped
+    total[[row_of[path] for path in unreadable]] = np.nan
+    return Answers(total / len(loaded), unreadable, classes)
+
+
+def common_classes(runs: Sequence[str | Path]) -> tuple[str, ...]:
+    """The classes of runs that are to answer together.
+
+    A run of PyTorch weights knows numbers alone: these fit the names of another run.
+
+    Raises:
+        UserError: a run has other classes than another.
+    """
+    named = {str(run): read_classes(Path(run)) for run in runs}
+    numbers = tuple(map(str, range(max(map(len, named.values())))))
+    first = next((run for run, classes in named.items() if classes != numbers[: len(classes)]), str(runs[0]))
+    for run, classes in named.items():
+        if len(classes) != len(named[first]):
+            raise UserError(
+                f"the runs differ in their number of classes: {first} has {len(named[first])}, {run} has "
+                f"{len(classes)}; give runs of the same classes"
+            )
+        differing = [f"{label} is {a} and {b}" for label, (a, b) in enumerate(zip(named[first], classes)) if a != b]
+        if differing and classes != numbers:
+            raise UserError(
+                f"{first} and {run} differ in their classes ({first_few(differing)}): give runs of the same classes"
+            )
+    return named[first]
 
 
 def _probabilities(
-    model: FoodClassifier, variables: dict[str, Any], config: Config, index: PictureIndex, mesh: Mesh, progress: bool
+    model: FoodClassifier, variables: dict[str, Any], config: Config, pictures: Pictures, mesh: Mesh, progress: bool
 ) -> np.ndarray:
-    try:
-        pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir, progress=progress)
-    except UnreadableError as error:  # every picture needs its answer: leaving some out is no mend here
-        raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
     source = pictures if config.data.resident else CachedPictures([pictures])
     feed = make_batches(source, mesh, by_device=takes_rows_by_device(config))
     order, batch_size = np.arange(len(pictures)), config.train.part_size

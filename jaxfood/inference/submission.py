@@ -2,25 +2,58 @@
 
 import csv
 import io
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, first_few
 from jaxfood.files import write_whole
 
 
-def stem_ids(paths: Sequence[Path]) -> list[str]:
-    """Each file's own number padded to 4 digits ("7.jpg" is 0007); other names as they are."""
-    return [f"{int(path.stem):04}" if _is_number(path.stem) else path.stem for path in paths]
+ID_FORMS = {
+    "stem": "the file's own number padded to four digits (7.jpg is 0007); other names as they are",
+    "stem_unpadded": "the same, not padded",
+    "index": "the position in sorted order from 0000 on, as in the notes' code",
+    "index_unpadded": "the same, not padded: the form of 2021",
+    "index_from_1": "the position from 0001 on",
+}
 
 
-def index_ids(paths: Sequence[Path]) -> list[str]:
-    """The position in sorted order padded to 4 digits, as the notes' code has it."""
-    return [f"{position:04}" for position in range(len(paths))]
+def make_ids(paths: Sequence[Path], form: str) -> list[str]:
+    """The Id of each of the pictures, which are in sorted order, in a form of `ID_FORMS`.
+
+    Raises:
+        UserError: several pictures share one.
+    """
+    width = 1 if form.endswith("unpadded") else 4
+    if form.startswith("stem"):
+        ids = [f"{int(path.stem):0{width}}" if _is_number(path.stem) else path.stem for path in paths]
+    else:
+        first = int(form == "index_from_1")
+        ids = [f"{first + position:0{width}}" for position in range(len(paths))]
+    _check_distinct(ids, paths)
+    return ids
 
 
-def check_distinct(ids: Sequence[str], paths: Sequence[Path]) -> None:
+def describe_ids(paths: Sequence[Path], ids: Sequence[str], form: str) -> str:
+    """What the Ids are and, where files sort otherwise than they count, that it matters."""
+    text = f"Ids are {ids[0]} to {ids[-1]} by --ids {form}" if len(ids) > 1 else f"the Id is {ids[0]} by --ids {form}"
+    numbers = [int(path.stem) for path in paths if _is_number(path.stem)]
+    unsorted = next(((a, b) for a, b in itertools.pairwise(paths) if _counts_down(a, b)), None)
+    if len(numbers) == len(paths) and unsorted:
+        text += (
+            f"; mind the order: {unsorted[0].name} sorts before {unsorted[1].name}, so Ids by the files' numbers (stem) "
+            "and by their position (index), which the notes' code takes, name other pictures"
+        )
+    return text
+
+
+def _counts_down(first: Path, second: Path) -> bool:
+    return _is_number(first.stem) and _is_number(second.stem) and int(first.stem) > int(second.stem)
+
+
+def _check_distinct(ids: Sequence[str], paths: Sequence[Path]) -> None:
     """Check that every picture has an Id of its own.
 
     Raises:
@@ -28,7 +61,7 @@ def check_distinct(ids: Sequence[str], paths: Sequence[Path]) -> None:
     """
     name, count = Counter(ids).most_common(1)[0]
     if count > 1:
-        sharing = ", ".join(str(path) for path, other in zip(paths, ids, strict=True) if other == name)
+        sharing = first_few(str(path) for path, other in zip(paths, ids, strict=True) if other == name)
         raise UserError(f"the Id {name} stands for {count} pictures ({sharing}); rename them or take --ids index")
 
 
@@ -43,7 +76,8 @@ def write_submission(path: Path, ids: Sequence[str], categories: Sequence[int]) 
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("Id", "Category"), *rows])
     try:
-        write_whole(path, text.getvalue())
+        # A name that is not UTF-8 is written with the bytes that it has.
+        write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from None
 

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         which=None if arguments.path else arguments.which,
         out=arguments.out or arguments.run / "landscape",
         new_run=arguments.escape,
+        cache_dir=arguments.cache_dir,
     )
 
 
@@ -39,6 +40,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[loadin
     where.add_argument("--which", metavar="best|last|STEP", default="best", help="which checkpoint (default: best)")
     where.add_argument("--path", action="store_true", help="every checkpoint that the run kept, without surroundings")
     parser.add_argument("--escape", metavar="NEW_RUN", type=cli.path, help="leave along the most negative eigenvector")
+    parser.add_argument("--cache_dir", metavar="DIR", default="", help="where decoded pictures are kept")
     for name in ("samples", "seed"):
         parser.add_argument(f"--{name}", metavar="N", help=f"short for --landscape.{name}")
     arguments, flags = parser.parse_with_settings(argv, sections=("landscape",))

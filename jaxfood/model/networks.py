@@ -1,16 +1,24 @@
 """The network of a configuration: made, initialised, and applied to pictures."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxfood.config.sections import Config, ModelConfig
+from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
 
 
 def make_model(config: ModelConfig) -> FoodClassifier:
-    """The classifier of a configuration."""
+    """The classifier of a configuration.
+
+    Raises:
+        UserError: the number of classes is left to the training pictures, and these were not asked.
+    """
+    if not config.num_classes:
+        raise UserError("model.num_classes = 0 is known once the training pictures are read: set the number of classes")
     return FoodClassifier(config.num_classes, dtype=jnp.bfloat16 if config.dtype == "bfloat16" else None)
 
 
@@ -18,6 +26,11 @@ def init_variables(config: Config) -> dict[str, Any]:
     """Fresh `{"params": ..., "batch_stats": ...}`, from `train.seed` alone."""
     images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
     return jax.jit(make_model(config.model).init)(jax.random.key(config.train.seed), images)
+
+
+def count_classes(variables: Mapping[str, Any]) -> int:
+    """How many classes the network of given variables tells apart."""
+    return variables["params"]["head"]["bias"].shape[-1]
 
 
 def to_float(images: jax.Array) -> jax.Array:

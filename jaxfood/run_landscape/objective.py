@@ -10,7 +10,8 @@ import numpy as np
 from jaxfood.config.sections import Config
 from jaxfood.data.batches import batches
 from jaxfood.data.cache import UnreadableError, load_pictures
-from jaxfood.data.index import check_labels, index_pictures
+from jaxfood.data.cache_folder import cache_dir_of_run
+from jaxfood.data.index import check_labels, counted, index_pictures
 from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError
 from jaxfood.landscape import Objective, Point
@@ -28,16 +29,25 @@ def choose_positions(total: int, samples: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(total)[:samples])
 
 
-def load_sample(images: str, config: Config, run: Path) -> Pictures:
-    """`landscape.samples` of the pictures of a labelled folder.
+def load_sample(images: str, config: Config, run: Path, cache_dir: str = "") -> Pictures:
+    """`landscape.samples` of the pictures of a labelled folder; says what is passed over there.
+
+    Decoded pictures are kept in `cache_dir`, or where the run keeps them.
 
     Raises:
         UserError: no pictures there, one without a label or with one beyond the classes, or unreadable ones.
     """
-    index = index_pictures(images, read_classes(run))
+    index = index_pictures(images, read_classes(run), num_classes=config.model.num_classes)
     check_labels(index, config.model.num_classes)
+    if index.passed_over:
+        print(f"passed over in {index.root}: {counted(index.passed_over)}")
     try:
-        pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir)
+        pictures = load_pictures(
+            index,
+            config.data.image_size,
+            cache_dir=cache_dir or cache_dir_of_run(config.data.cache_dir),
+            exif_orientation=config.data.exif_orientation,
+        )
     except UnreadableError as error:  # of a whole folder, not of a run's split: no setting leaves them out
         raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
     return pictures.subset(choose_positions(len(pictures), config.landscape.samples, config.landscape.seed))

@@ -19,7 +19,14 @@ from jaxfood.training.saved import begin_from
 
 
 def survey_run(
-    run: Path, config: Config, images: str, *, which: str | None, out: str | Path, new_run: Path | None = None
+    run: Path,
+    config: Config,
+    images: str,
+    *,
+    which: str | None,
+    out: str | Path,
+    new_run: Path | None = None,
+    cache_dir: str = "",
 ) -> None:
     """Write landscape.md, landscape.json and pictures, and print on the way what is found.
 
@@ -29,6 +36,7 @@ def survey_run(
         images: labelled pictures that the loss is taken on.
         which: "best", "last" or the step of a checkpoint; None: every checkpoint that the run kept, classified only.
         out: a local folder for the page.
+        cache_dir: where decoded pictures are kept; empty: where the run keeps them.
         new_run: free; becomes a run that begins below the saddle at `which`.
 
     Raises:
@@ -37,7 +45,7 @@ def survey_run(
     if new_run is not None:
         check_free(new_run, overwrite=False)
     page = Page(out, "landscape", f"where {run} stands")
-    pictures = load_sample(images, config, run)
+    pictures = load_sample(images, config, run, cache_dir)
     page.text(
         f"The mean loss of {len(pictures)} pictures of {images}, BatchNorm by the "
         f"{'running statistics' if config.landscape.statistics == 'running' else 'statistics of these pictures'}."

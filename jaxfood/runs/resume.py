@@ -4,7 +4,9 @@ from jaxfood.config.loading import all_settings
 from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 
-_CHANGEABLE = ("train.epochs", "train.patience", "data.resident", "landscape.", "device.", "distributed.", "logging.")
+# Where data lie is not what they are: `runs.pictures` compares the pictures themselves.
+_WHERE = ("data.root", "data.train", "data.valid", "data.cache_dir", "data.resident")
+_CHANGEABLE = ("train.epochs", "train.patience", *_WHERE, "landscape.", "device.", "distributed.", "logging.")
 
 
 def check_resumable(stored: Config, wanted: Config) -> None:
@@ -21,6 +23,6 @@ def check_resumable(stored: Config, wanted: Config) -> None:
     ]
     if changed:
         raise UserError(
-            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, data.resident, and "
-            "landscape, device, distributed and logging settings: leave the others out, or begin a new run"
+            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, "
+            f"{', '.join(_WHERE)}, and landscape, device, distributed and logging settings: leave the others out, or begin a new run"
         )

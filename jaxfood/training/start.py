@@ -1,5 +1,6 @@
 """A training from start to end: what must hold before it begins, anew or again, in one process or several."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from jax.sharding import Mesh
 from jaxfood import processes
 from jaxfood.config.loading import all_settings
 from jaxfood.config.sections import Config
+from jaxfood.data.records import class_table
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError
 from jaxfood.optim.losses import make_loss
 from jaxfood.runs import directory as run
 from jaxfood.runs.checkpoints import Checkpoints
+from jaxfood.runs.pictures import check_pictures, write_pictures
 from jaxfood.runs.resume import check_resumable
 from jaxfood.training.after_epoch import MakeAfterEpoch
 from jaxfood.training.interrupt import StopRequest
@@ -39,7 +42,6 @@ def train_in(
     watch = Stopwatch()
     with processes.together():
         check_tensorboard(config.logging)
-        make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit before any work
         mesh = make_mesh(config.device)
         if resume:
             check_resumable(run.read_config(workdir), config)
@@ -50,6 +52,12 @@ def train_in(
     with watch("decode"), processes.together():
         progress = config.logging.progress and processes.is_first()
         splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
+        # From here on as many classes as there are; config.toml holds the number.
+        model = dataclasses.replace(config.model, num_classes=len(splits.classes))
+        config = dataclasses.replace(config, model=model)
+        make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit
+        if resume:
+            check_pictures(workdir, run.read_classes(workdir), splits.records, splits.classes)
     _check_alike(config, workdir, splits)
     if not resume:
         processes.by_first(lambda: run.begin(workdir, config, splits.classes, overwrite=overwrite))
@@ -60,6 +68,7 @@ def train_in(
             training.restore(checkpoints, checkpoints.last)
         if resume and processes.is_first():  # only now: a run that cannot go on stays as it was
             run.write_config(workdir, config)
+            write_pictures(workdir, splits.records)
         with open_logbook(workdir, config.logging, training.step) as logbook:
             _introduce(logbook, workdir, config, splits, mesh)
             if training.step:
@@ -110,9 +119,8 @@ def _introduce(logbook: Logbook, workdir: Path, config: Config, splits: Splits, 
         f"{len(splits.classes)} classes, {config.data.image_size} px; jaxfood {__version__}, jax "
         f"{jax.__version__} on {devices}"
     )
-    for name, pictures in (("training", splits.train), ("validation", splits.valid)):
-        if pictures.skipped:
-            logbook.line(f"left out {len(pictures.skipped)} {name} pictures that cannot be read")
+    for line in (*class_table(splits.records, splits.classes), *splits.remarks):
+        logbook.line(line)
 
 
 def _conclude(logbook: Logbook, config: Config, training: Training) -> None:

@@ -1,5 +1,6 @@
 """TrainState: everything one update reads and writes."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from flax import struct
 
 from jaxfood.config.sections import Config, TrainConfig
 from jaxfood.model.classifier import FoodClassifier
-from jaxfood.model.networks import make_model
+from jaxfood.model.networks import count_classes, make_model
 from jaxfood.optim.losses import Loss, make_loss
 from jaxfood.optim.optimizers import make_optimizer
 
@@ -34,13 +35,15 @@ class TrainState(struct.PyTreeNode):
         """The state before the first update.
 
         Args:
-            config: `model`, `optimizer`, `schedule`, `loss` and `train.accumulate` are read.
+            config: `model`, `optimizer`, `schedule`, `loss` and `train.accumulate` are read; where `model.num_classes`
+                is 0 it is that of `variables`.
             variables: `{"params": ..., "batch_stats": ...}`; copied, so they stay valid when the state is donated.
             total_steps: updates in the whole run, for schedules that end with it.
         """
         copies = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), dict(variables))
+        num_classes = config.model.num_classes or count_classes(variables)
         relevant = Config(
-            model=config.model,
+            model=dataclasses.replace(config.model, num_classes=num_classes),
             train=TrainConfig(accumulate=config.train.accumulate),
             optimizer=config.optimizer,
             schedule=config.schedule,

@@ -112,7 +112,7 @@ def check_same_device(device: str) -> None:
 
 def make_variables(image_size: int) -> dict[str, Any]:
     """The weights that all begin from."""
-    return init_variables(load_config(overrides=(f"data.image_size={image_size}",)))
+    return init_variables(load_config(overrides=(f"data.image_size={image_size}", "model.num_classes=11")))
 
 
 class JaxUpdate:
@@ -122,7 +122,7 @@ class JaxUpdate:
 
     def __init__(self, variant: Variant, setting: Setting) -> None:
         check_same_device(setting.device)
-        config = load_config(overrides=(f"model.dtype={variant.dtype}", "device.count=1"))
+        config = load_config(overrides=("model.num_classes=11", f"model.dtype={variant.dtype}", "device.count=1"))
         mesh = make_mesh(config.device)
         state = TrainState.create(config, make_variables(setting.image_size), total_steps=1000)
         self._state = on_every_device(state, mesh)  # as the batches are: else the step is compiled twice

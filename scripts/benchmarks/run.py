@@ -56,7 +56,7 @@ def compare(arguments: Namespace, folder: Path) -> dict[str, list[Result]]:
     lists = {split: pick(arguments.root / split, arguments.fraction) for split in ("train", "valid")}
     for split, paths in lists.items():
         (folder / f"{split}.txt").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
-    settings = [f"data.root={folder}", "data.train=train.txt", "data.valid=valid.txt"]
+    settings = ["model.num_classes=11", f"data.root={folder}", "data.train=train.txt", "data.valid=valid.txt"]
     settings += [f"data.image_size={arguments.image_size}", f"train.batch_size={arguments.batch_size}"]
     settings += [f"train.epochs={arguments.epochs}", "device.platform=cpu", "device.count=1", "logging.progress=false"]
     config = load_config(None, settings)

@@ -45,7 +45,7 @@ def main() -> None:
 
 def jaxfood_works(pictures: dict[str, np.ndarray]) -> dict[str, Work]:
     """One update and one evaluation; the pictures lie on the device as bytes, as in jaxfood's training."""
-    config = load_config(overrides=(f"data.image_size={pictures['image'].shape[1]}",))
+    config = load_config(overrides=("model.num_classes=11", f"data.image_size={pictures['image'].shape[1]}"))
     variables = init_variables(config)
     state = TrainState.create(config, variables, total_steps=1000)
     batch = jax.device_put(pictures)

@@ -6,6 +6,8 @@ They must have been prepared in the format array_record, which can be read at an
     python -m jaxfood.train --data.source tfds:food11 [--data.root DIR]
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,7 +21,9 @@ from jaxfood.config.sections import DataConfig
 from jaxfood.data.cache import decode_or_none
 from jaxfood.data.decode import DecodingError, decode_bytes
 from jaxfood.data.index import PictureIndex
+from jaxfood.data.labels import NO_LABEL
 from jaxfood.data.pictures import StoredPictures
+from jaxfood.data.records import PictureRecord
 from jaxfood.data.threads import map_in_threads
 from jaxfood.errors import UserError
 from jaxfood.extras import require
@@ -67,12 +71,16 @@ class TfdsPictures(StoredPictures):
         return images, labels
 
 
-def open_splits(data: DataConfig, num_classes: int) -> tuple[TfdsPictures, TfdsPictures, tuple[str, ...]]:
-    """The training and validation pictures of the data set that `data.source` names, and its class names.
+def open_splits(
+    data: DataConfig, num_classes: int
+) -> tuple[TfdsPictures, TfdsPictures, tuple[str, ...], tuple[PictureRecord, ...]]:
+    """The training and validation pictures of the data set that `data.source` names, its class names, and its identity.
+
+    That is a record for each split, not for each picture: what TFDS tells of a split without reading it.
 
     Args:
         data: `root` is TFDS's data_dir (empty: its own default), `train` and `valid` are split expressions.
-        num_classes: as many as the data set has.
+        num_classes: as many as the data set has, or 0.
 
     Raises:
         UserError: TFDS is not installed; there is no such data set, prepared and of pictures with labels, or split; or
@@ -84,12 +92,21 @@ def open_splits(data: DataConfig, num_classes: int) -> tuple[TfdsPictures, TfdsP
     builder = _find(data)
     keys = _picture_and_label(builder, data.source)
     classes = tuple(builder.info.features[keys[1]].names)
-    if len(classes) != num_classes:
+    if num_classes not in (0, len(classes)):
         raise UserError(
             f"{data.source} has {len(classes)} classes and model.num_classes = {num_classes}: "
-            f"set model.num_classes = {len(classes)}"
+            f"leave model.num_classes out, or set it to {len(classes)}"
         )
-    return _open_split(builder, keys, "train", data), _open_split(builder, keys, "valid", data), classes
+    splits = {split: _open_split(builder, keys, split, data) for split in ("train", "valid")}
+    records = tuple(_record(builder, split, getattr(data, split), pictures) for split, pictures in splits.items())
+    return splits["train"], splits["valid"], classes, records
+
+
+def _record(builder: Any, split: str, expression: str, pictures: "TfdsPictures") -> PictureRecord:
+    told = [builder.info.full_name, expression, len(pictures)]
+    told += [[name, info.num_bytes, *info.shard_lengths] for name, info in sorted(builder.info.splits.items())]
+    digest = hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
+    return PictureRecord(split, f"{builder.info.full_name} {expression}", NO_LABEL, digest)
 
 
 def _check_settings(data: DataConfig) -> None:

@@ -1,0 +1,120 @@
+"""Which pictures a run is of: each by its split, name, label and content. A path is no identity: data move."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxfood.data.index import PictureIndex, Positions
+from jaxfood.data.labels import sort_names
+from jaxfood.data.pictures import Pictures
+from jaxfood.errors import first_few
+
+_SHOWN_CLASSES = 30
+
+
+class PictureRecord(NamedTuple):
+    """One picture: "train" or "valid", its path below the split's folder, its label, a digest of its file's bytes."""
+
+    split: str
+    name: str
+    label: int
+    digest: str
+
+
+Records = tuple[PictureRecord, ...]
+
+
+def record_split(
+    split: str, indexes: Sequence[PictureIndex], parts: Sequence[Pictures], positions: Positions = slice(None)
+) -> Records:
+    """The records of the pictures at `positions`, counted through all parts: those of `indexes`, decoded."""
+    records = [
+        PictureRecord(split, index.name(path), int(label), digest)
+        for index, part in zip(indexes, parts, strict=True)
+        for path, label, digest in zip(part.paths, part.labels, part.digests, strict=True)
+    ]
+    return tuple(records[row] for row in np.arange(len(records))[positions])
+
+
+def differences(before: Records, now: Records) -> list[str]:
+    """In what two sets of records differ, a phrase each; empty where they are the same in the same order."""
+    phrases = []
+    for split in ("train", "valid"):
+        old, new = ([record for record in records if record.split == split] for records in (before, now))
+        phrases += [f"{split} has {phrase}" for phrase in _split_differences(old, new)]
+    return phrases
+
+
+def _split_differences(old: Sequence[PictureRecord], new: Sequence[PictureRecord]) -> Iterator[str]:
+    by_name = [{record.name: record for record in records} for records in (old, new)]
+    both = by_name[0].keys() & by_name[1].keys()
+    kinds = {
+        "lost": by_name[0].keys() - both,
+        "gained": by_name[1].keys() - both,
+        "other content in": {name for name in both if by_name[0][name].digest != by_name[1][name].digest},
+        "other labels for": {name for name in both if by_name[0][name].label != by_name[1][name].label},
+    }
+    for kind, names in kinds.items():
+        if names:
+            yield f"{kind} {len(names)} ({first_few(sorted(names))})"
+    if not any(kinds.values()) and list(old) != list(new):
+        yield "another order of its pictures"
+
+
+def class_table(records: Records, classes: Sequence[str]) -> list[str]:
+    """The lines of a table: number and name of each class, and how many pictures of each split it has."""
+    counts = {split: Counter(each.label for each in records if each.split == split) for split in ("train", "valid")}
+    shown = list(enumerate(classes))[:_SHOWN_CLASSES]
+    width = max(len("class"), *(len(f"{label:2d} {name}") for label, name in shown))
+    lines = [f"{'class':{width}}  {'train':>7} {'valid':>7}"]
+    for label, name in shown:
+        lines.append(f"{f'{label:2d} {name}':{width}}  {counts['train'][label]:7d} {counts['valid'][label]:7d}")
+    if len(classes) > _SHOWN_CLASSES:
+        lines.append(f"and {len(classes) - _SHOWN_CLASSES} more classes")
+    return lines
+
+
+def class_remarks(records: Records, classes: Sequence[str], *, class_order: str, are_names: bool) -> Iterator[str]:
+    """What may surprise about the classes: one that nothing is trained for, and the order of the names.
+
+    Args:
+        records: of both splits.
+        classes: their names in label order.
+        class_order: as `labels.sort_names` takes it.
+        are_names: whether folders named the classes.
+    """
+    trained = {record.label for record in records if record.split == "train"}
+    if missing := [f"{label} ({name})" for label, name in enumerate(classes) if label not in trained]:
+        yield f"no training picture is of class {first_few(missing)}"
+    if not are_names:
+        return
+    if all(name.isdecimal() for name in classes):
+        yield (
+            f"the folders {first_few(classes)} are taken for names: numbers are labels where they run from 0 on without "
+            "a gap, or lie below a model.num_classes that is set"
+        )
+    other = "natural" if class_order == "name" else "name"
+    ordered = sort_names(classes, other)
+    if ordered != list(classes):
+        label = next(label for label, (a, b) in enumerate(zip(classes, ordered, strict=True)) if a != b)
+        how = "their sorted names, as ImageFolder does" if class_order == "name" else "the numbers in their names"
+        yield (
+            f"classes are numbered by {how}: {label} is {classes[label]}; with data.class_order = {other!r} it would be "
+            f"{ordered[label]}"
+        )
+
+
+def doubles(records: Iterable[PictureRecord]) -> Iterator[str]:
+    """What stands twice, by its bytes, where it matters: in both splits, or under two classes."""
+    by_digest: defaultdict[str, list[PictureRecord]] = defaultdict(list)
+    for record in records:
+        by_digest[record.digest].append(record)
+    groups = [group for group in by_digest.values() if len(group) > 1]
+    in_both = [group for group in groups if len({record.split for record in group}) > 1]
+    of_two = [group for group in groups if len({record.label for record in group}) > 1]
+    for found, what in ((in_both, "stand in train and in valid"), (of_two, "stand under two labels")):
+        if found:
+            examples = (" = ".join(f"{each.split}/{each.name}" for each in group[:2]) for group in found)
+            yield f"{len(found)} pictures {what}, by the same bytes: {first_few(examples)}"
