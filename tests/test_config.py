@@ -21,7 +21,7 @@ NOTES_RECIPE = {
     "data.valid": "valid",
     "data.image_size": 128,
     "data.fraction": 1.0,
-    "model.num_classes": 11,
+    "model.num_classes": 0,
     "model.dtype": "float32",
     "train.epochs": 8,
     "train.batch_size": 64,
@@ -199,7 +199,7 @@ def test_an_integer_is_a_number(tmp_path: Path) -> None:
         ("data.image_size", "0", "at least 32"),
         ("data.fraction", "0", "above 0"),
         ("data.fraction", "1.5", "at most 1"),
-        ("model.num_classes", "1", "at least 2"),
+        ("model.num_classes", "1", "at least 0, at most 100000, other than 1"),
         ("model.dtype", '"float16"', "one of: float32, bfloat16"),
         ("optimizer.learning_rate", '"1e-3"', "a number"),
         ("optimizer.learning_rate", "true", "a number"),
@@ -282,7 +282,8 @@ def test_the_recipes_load() -> None:
     assert demo.data.source == "demo"
     assert hw3.data.source == "folder"
     assert hw3.data.root == str(Path("hw3_data").absolute())
-    notes = dataclasses.replace(hw3, data=Config().data)
+    assert hw3.model.num_classes == 11
+    notes = dataclasses.replace(hw3, data=Config().data, model=Config().model)
     assert notes == Config()
 
 

@@ -267,7 +267,7 @@ def test_a_picture_has_one_label_however_it_is_named(tmp_path, names):
     """Through its folder, a list and by itself."""
     root = make_tree(tmp_path, *names)
     by_folder = index_pictures(root)
-    labels = {path: label for path, label in zip(by_folder.paths, by_folder.labels, strict=True)}
+    labels = dict(zip(by_folder.paths, by_folder.labels, strict=True))
     files = [root / name for name in names]
     (root / "list.txt").write_text("".join(f"{name}\n" for name in names))
     for index in (index_files(files), index_pictures(root / "list.txt")):

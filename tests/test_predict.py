@@ -14,12 +14,14 @@ from jaxfood.config import Config, load_config, to_toml
 from jaxfood.config.sections import DeviceConfig
 from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import index_pictures
+from jaxfood.data.records import PictureRecord
 from jaxfood.errors import UserError
 from jaxfood.inference import probabilities
 from jaxfood.inference.probabilities import predict_probabilities
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.networks import init_variables, predict_logits
 from jaxfood.runs.directory import load_run
+from jaxfood.runs.pictures import write_pictures
 from jaxfood.training.saved import begin_from
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -93,7 +95,7 @@ def test_ids_by_index_and_the_line_that_says_so(
     out = tmp_path / "submission.csv"
     predict.main([str(run), "--images", str(folder), "--out", str(out)])
     assert [row[0] for row in rows(out)[1:]] == ["0002", "0010", "soup"]
-    assert "--ids index" in capsys.readouterr().out
+    assert "Ids are 0010 to soup by --ids stem" in capsys.readouterr().out
     predict.main([str(run), "--images", str(folder), "--out", str(out), "--ids", "index"])
     assert [row[0] for row in rows(out)[1:]] == ["0000", "0001", "0002"]
 
@@ -157,7 +159,12 @@ def test_mistakes_are_named_and_an_earlier_answer_stays(make_run, run: Path, tin
         "is not a run": [str(tmp_path), "--images", images],
         "no such folder": [str(run), "--images", str(tmp_path / "nowhere")],
         "no checkpoint 7; there are: best, last, 0": [str(run), "--images", images, "--which", "7"],
-        r"cannot be read: 0002\.jpg, 0003\.jpg: mend or remove them$": [str(run), "--images", str(bad)],
+        r"2 pictures cannot be read \(0002\.jpg, row 0002: .*, 0003\.jpg, row 0003: .*\): mend or remove them$": [
+            str(run),
+            "--images",
+            str(bad),
+            "--strict",
+        ],
         "differ in their number of classes": [str(run), str(make_run(num_classes=5)), "--images", images],
         "is no folder": [str(run), "--images", images, "--out", str(tmp_path / "none" / "x.csv")],
         "required": [str(run)],
@@ -166,6 +173,44 @@ def test_mistakes_are_named_and_an_earlier_answer_stays(make_run, run: Path, tin
         with pytest.raises(UserError, match=message):
             predict.main([*arguments, *([] if "--out" in arguments else ["--out", str(out)])])
     assert out.read_text() == "earlier"
+
+
+def test_what_cannot_be_read_gets_the_most_frequent_class_and_is_said(
+    make_run, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out, folder = make_run(), tmp_path / "out.csv", tmp_path / "test"
+    shutil.copytree(tiny_food / "test", folder)
+    (folder / "0002.jpg").write_text("not a picture")
+    predict.main([str(run), "--images", str(folder), "--out", str(out)])
+    expected = by_hand(run, tiny_food / "test") | {"0002": 0}
+    assert {row[0]: int(row[1]) for row in rows(out)[1:]} == expected
+    assert "1 of 5 pictures cannot be read and get class 0 (0), as the runs do not tell" in capsys.readouterr().out
+    write_pictures(run, tuple(PictureRecord("train", f"{i}.jpg", label, "x") for i, label in enumerate([0, 2, 2, 1])))
+    predict.main([str(run), "--images", str(folder), "--out", str(out)])
+    assert {row[0]: int(row[1]) for row in rows(out)[1:]} == expected | {"0002": 2}
+    said = capsys.readouterr().out
+    assert "get class 2 (2), the most frequent in training: 0002.jpg, row 0002: " in said
+    with pytest.raises(UserError, match=r"1 pictures cannot be read \(.*0002\.jpg: "):
+        predict_probabilities([run], folder, progress=False)
+
+
+def test_runs_of_other_classes_do_not_answer_together(make_run, tiny_food: Path) -> None:
+    """Their numbers are the same; what they call by them is not."""
+    runs = [make_run(), make_run(), make_run()]
+    for run, names in zip(runs, ("Bread\nEgg\nSoup\n", "Bread\nSoup\nEgg\n", "0\n1\n2\n"), strict=True):
+        (run / "classes.txt").write_text(names)
+    with pytest.raises(UserError, match=r"differ in their classes \(1 is Egg and Soup, 2 is Soup and Egg\)"):
+        predict_probabilities(runs[:2], tiny_food / "test", progress=False)
+    predict_probabilities(runs[::2], tiny_food / "test", progress=False)
+
+
+def test_a_cache_folder_of_another_machine_is_not_needed(make_run, tiny_food: Path, tmp_path: Path) -> None:
+    run = make_run()
+    config = load_config(run / "config.toml", ("data.cache_dir=/nowhere/on/this/machine",))
+    (run / "config.toml").write_text(to_toml(config))
+    predict_probabilities([run], tiny_food / "test", progress=False)
+    predict_probabilities([run], tiny_food / "test", progress=False, cache_dir=tmp_path / "cache")
+    assert any((tmp_path / "cache").iterdir())
 
 
 def test_a_checkpoint_of_another_shape_is_named(make_run, tiny_food: Path, tmp_path: Path) -> None:

@@ -258,20 +258,24 @@ def test_a_folder_in_a_bucket_is_indexed_as_one_here(food: Path, tiny_food: Path
 
 
 def test_class_folders_lists_and_single_pictures(folder: Path) -> None:
-    for name in ("Bread/1.jpg", "Soup/2.jpg", "3_a.jpg"):
+    for name in ("Bread/1.jpg", "Soup/2.jpg", "Soup/3_a.jpg", "@eaDir/4.jpg", "Soup/5.heic", "cover.jpg"):
         write_whole(folder / "train" / name, b"x")
-    write_whole(folder / "list.txt", "\ufefftrain/3_a.jpg\r\ntrain/Soup/2.jpg\r\n".encode())
+    write_whole(folder / "list.txt", "\ufefftrain/Soup/3_a.jpg\r\ntrain/Bread/1\r\n".encode())
     index = index_pictures(folder / "train")
     assert index.classes == ("Bread", "Soup")
-    assert names_and_labels(index) == [("3_a.jpg", 3), ("Bread/1.jpg", 0), ("Soup/2.jpg", 1)]
-    assert [path.name for path in index_pictures(folder / "list.txt").paths] == ["3_a.jpg", "2.jpg"]
-    assert names_and_labels(index_pictures(folder / "train/3_a.jpg"))[0][1] == 3
-    listed = index_files([folder / "train/3_a.jpg", folder / "train/Bread/1.jpg"], index.classes)
+    assert names_and_labels(index) == [("Bread/1.jpg", 0), ("Soup/2.jpg", 1), ("Soup/3_a.jpg", 1)]
+    passed_over = {".heic": 1, "hidden or left by a system": 1, "loose pictures beside the class folders": 1}
+    assert index.passed_over == passed_over
+    listed = index_pictures(folder / "list.txt")
+    assert [path.name for path in listed.paths] == ["3_a.jpg", "1.jpg"]
+    assert listed.labels.tolist() == [1, 0]
+    assert names_and_labels(index_pictures(folder / "train/Soup/3_a.jpg", index.classes))[0][1] == 1
+    listed = index_files([folder / "train/Soup/3_a.jpg", folder / "train/Bread/1.jpg"], index.classes)
     assert listed.root == folder / "train"
-    assert listed.labels.tolist() == [3, 0]
-    assert len({*(listed + index.subset([2])).versions.items()} & {*index.versions.items()}) == 3
-    with pytest.raises(UserError, match=r"files that do not exist: gs://food/.*/train/4_a\.jpg; correct"):
-        index_files([folder / "train/3_a.jpg", folder / "train/4_a.jpg"])
+    assert listed.labels.tolist() == [1, 0]
+    assert len({*(listed + index.subset([1])).versions.items()} & {*index.versions.items()}) == 3
+    with pytest.raises(UserError, match=r"1 of the pictures .* \(gs://food/.*/train/4_a\.jpg\): correct"):
+        index_files([folder / "train/Soup/3_a.jpg", folder / "train/4_a.jpg"])
 
 
 def test_pictures_are_read_once_and_decoded_as_those_here(

@@ -8,7 +8,7 @@ import pytest
 
 from jaxfood.errors import UserError
 from jaxfood.files import write_whole
-from jaxfood.inference.submission import check_distinct, index_ids, stem_ids, write_submission
+from jaxfood.inference.submission import describe_ids, make_ids, write_submission
 
 
 def paths(*names: str) -> list[Path]:
@@ -24,22 +24,39 @@ def test_an_id_by_stem_is_the_files_own_number_padded_to_four() -> None:
     names = paths(
         "7.jpg", "0012.png", "12345.jpg", "000123456.jpg", "burger.jpg", "a.b.jpg", "-3.jpg", "1_2.jpg", "٣.jpg"
     )
-    assert stem_ids(names) == ["0007", "0012", "12345", "123456", "burger", "a.b", "-3", "1_2", "٣"]
+    assert make_ids(names, "stem") == ["0007", "0012", "12345", "123456", "burger", "a.b", "-3", "1_2", "٣"]
+    assert make_ids(names, "stem_unpadded") == ["7", "12", "12345", "123456", "burger", "a.b", "-3", "1_2", "٣"]
 
 
 def test_an_id_by_index_is_the_position_as_in_the_notes_code() -> None:
-    assert index_ids(paths("0001.jpg", "0002.jpg", "x.jpg")) == ["0000", "0001", "0002"]
-    assert index_ids(paths(*map(str, range(10_001))))[-1] == "10000"
+    names = paths("0001.jpg", "0002.jpg", "x.jpg")
+    assert make_ids(names, "index") == ["0000", "0001", "0002"]
+    assert make_ids(names, "index_unpadded") == ["0", "1", "2"]
+    assert make_ids(names, "index_from_1") == ["0001", "0002", "0003"]
+    assert make_ids(paths(*map(str, range(10_001))), "index")[-1] == "10000"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_no_other_form_is_advised_where_it_would_shift_every_row(first: int) -> None:
+    names = paths(*(f"{number:04}.jpg" for number in range(first, first + 12)))
+    text = describe_ids(names, make_ids(names, "stem"), "stem")
+    assert text == f"Ids are 000{first} to 00{first + 11} by --ids stem"
+
+
+def test_files_that_sort_otherwise_than_they_count_are_said() -> None:
+    names = paths("1.jpg", "10.jpg", "2.jpg")
+    text = describe_ids(names, make_ids(names, "stem"), "stem")
+    assert text.startswith("Ids are 0001 to 0002 by --ids stem; mind the order: 10.jpg sorts before 2.jpg")
 
 
 def test_two_pictures_of_one_id_are_refused_by_name() -> None:
     names = paths("a/7.jpg", "b/8.jpg", "c/0007.png")
     with pytest.raises(UserError) as error:
-        check_distinct(stem_ids(names), names)
+        make_ids(names, "stem")
     for word in ("0007", "a/7.jpg", "c/0007.png", "2 pictures", "--ids index"):
         assert word in str(error.value)
     assert "8.jpg" not in str(error.value)
-    check_distinct(index_ids(names), names)
+    assert make_ids(names, "index") == ["0000", "0001", "0002"]
 
 
 def test_rows_are_in_numerical_order_and_other_ids_after_them(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_an_unknown_split(split: str, reason: str, load: Load) -> None:
 
 
 def test_as_many_classes_as_the_data_set_has(load: Load) -> None:
-    with pytest.raises(UserError, match=r"has 11 classes and model\.num_classes = 10: set model\.num_classes = 11"):
+    with pytest.raises(UserError, match=r"has 11 classes and model\.num_classes = 10: leave model\.num_classes out"):
         load(num_classes=10)
 
 

@@ -20,6 +20,7 @@ _LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "at_most": ("at most", operator.le),
     "above": ("above", operator.gt),
     "below": ("below", operator.lt),
+    "other_than": ("other than", operator.ne),
     "multiple_of": ("a multiple of", lambda value, unit: value % unit == 0),
 }
 

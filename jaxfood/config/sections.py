@@ -14,7 +14,6 @@ from jaxfood.config.landscape import LandscapeConfig
 from jaxfood.config.loss import CrossEntropy, LossConfig
 from jaxfood.config.optimizer import Adam, OptimizerConfig
 from jaxfood.config.schedule import Constant, ScheduleConfig
-from jaxfood.errors import UserError
 
 MAX_CLASSES = 100_000
 
@@ -44,6 +43,7 @@ class DataConfig(Section):
     image_size: int = setting(128, "height and width in pixels after resizing", at_least=32, multiple_of=32)
     fraction: float = setting(1.0, "share of each class's training pictures that is used", above=0, at_most=1)
     skip_corrupt: bool = setting(False, "leave out pictures that cannot be decoded instead of stopping")
+    exif_orientation: bool = setting(False, "turn pictures as their EXIF data say")
     resident: bool = setting(
         True, "keep all pictures on every device; false, and always for tfds: read each batch from disk"
     )
@@ -71,6 +71,7 @@ class ModelConfig(Section):
         "number of classes, labels run from 0 to one less; 0: as many as the training pictures have",
         at_least=0,
         at_most=MAX_CLASSES,
+        other_than=1,
     )
     dtype: str = setting(
         "float32", "type to compute in; parameters and statistics stay float32", choices=("float32", "bfloat16")
@@ -78,11 +79,6 @@ class ModelConfig(Section):
     sync_batch_norm: bool = setting(
         True, "BatchNorm over the global batch; false: each device over its own share, as PyTorch's DDP"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_classes == 1:
-            raise UserError("model.num_classes = 1: a classifier tells two classes apart at least")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,7 @@ from PIL import Image
 
 from jaxfood.files import read_bytes, reading
 
-PICTURE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-)
+PICTURE_SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),)
 
 # What Pillow's decoders raise on damaged, empty, foreign or monstrous files.
 _RAISED_BY_PILLOW = (

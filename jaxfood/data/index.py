@@ -177,6 +177,11 @@ def index_files(
     paths = tuple(_absolute(file) for file in files)
     if not paths:
         raise UserError("the list of pictures is empty: name at least one")
+    there = _versions_in_buckets(paths)
+    if missing := [str(path) for path in paths if path not in there and not os.path.isfile(path)]:
+        raise UserError(
+            f"{len(missing)} of the pictures listed do not exist ({first_few(missing)}): correct or remove them"
+        )
     labels = _Labels(classes, labelled, num_classes, class_order)
     return _index_files(_common_folder({path.parent for path in paths}), paths, labels)
 
@@ -235,15 +240,10 @@ def _is_number_of(name: str, labels: _Labels) -> bool:
 
 
 def _index_rows(root: Path, paths: tuple[Path, ...], labelling: Labelling) -> PictureIndex:
-    versions = _versions_in_buckets(paths)
-    if missing := [str(path) for path in paths if path not in versions and not os.path.isfile(path)]:
-        raise UserError(
-            f"{len(missing)} of the pictures listed do not exist ({first_few(missing)}): correct or remove them"
-        )
     loose = len(paths) - len(labelling.rows)
     passed_over = {"loose pictures beside the class folders": loose} if loose else {}
     kept = tuple(paths[row] for row in labelling.rows)
-    return PictureIndex(root, kept, labelling.labels, labelling.classes, versions, passed_over)
+    return PictureIndex(root, kept, labelling.labels, labelling.classes, _versions_in_buckets(kept), passed_over)
 
 
 def _versions_in_buckets(paths: Iterable[Path]) -> dict[Path, str]:

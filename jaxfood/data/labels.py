@@ -51,7 +51,7 @@ def label_names(
         root: the folder.
         known: the classes of train, where it is not train itself that is labelled.
         num_classes: as many as are set; 0: as many as there are.
-        class_order: "name" numbers class folders by their sorted names, as ImageFolder does; "natural" puts 2 before 10.
+        class_order: "name" numbers class folders by their sorted names, as ImageFolder does; "natural": 2 before 10.
 
     Raises:
         UserError: a folder that is no class of train, folders that are splits or one number twice, or as many pictures
@@ -61,9 +61,9 @@ def label_names(
     folders = [_class_folder(name, unlabelled=above) for name in names]
     counts = Counter(folder for folder in folders if folder)
     loose = folders.count("")
+    numbers, classes = number_classes(root, set(counts), known, num_classes=num_classes, class_order=class_order)
     if counts and loose:
         _check_loose(root, names[folders.index("")], loose, counts)
-    numbers, classes = number_classes(root, set(counts), known, num_classes=num_classes, class_order=class_order)
     rows, labels = [], []
     for row, (name, folder) in enumerate(zip(names, folders, strict=True)):
         if folder == "" and counts:
@@ -108,9 +108,11 @@ def number_classes(
             f"the folders of {root} are splits ({', '.join(sorted(names))}), not classes: name one of them, or join "
             "their names by +"
         )
+    if broken := [name for name in names if name.splitlines() != [name]]:
+        raise UserError(f"{root} has a class name of several lines, {broken[0]!r}: rename it")
     numbers = {name: int(name) for name in names if _NUMBER.fullmatch(name)}
     are_numbers = len(numbers) == len(names)
-    if are_numbers and (twice := [name for name, count in Counter(numbers.values()).items() if count > 1]):
+    if are_numbers and (twice := [number for number, count in Counter(numbers.values()).items() if count > 1]):
         same = sorted(name for name, number in numbers.items() if number == twice[0])
         raise UserError(f"{root} has the class {twice[0]} twice: {' and '.join(same)}; make one folder of them")
     if known:
@@ -123,9 +125,9 @@ def number_classes(
     ordered = sort_names(names, class_order)
     composed = tuple(map(composed_name, ordered))
     if len(set(composed)) < len(composed):
-        same = next(name for name, count in Counter(composed).items() if count > 1)
+        alike = next(name for name, count in Counter(composed).items() if count > 1)
         raise UserError(
-            f"{root} has two folders that are both called {same}, in two encodings (Unicode NFC and NFD): make one "
+            f"{root} has two folders that are both called {alike}, in two encodings (Unicode NFC and NFD): make one "
             "folder of them"
         )
     return {name: label for label, name in enumerate(ordered)}, composed
@@ -151,11 +153,11 @@ def sort_names(names: Iterable[str], class_order: str = "name") -> list[str]:
     """Names sorted as `data.class_order` says."""
     if class_order == "name":
         return sorted(names)
-    return sorted(names, key=lambda name: [(part.isdecimal(), _number(part), part) for part in re.split(r"(\d+)", name)])
+    return sorted(names, key=_natural_key)
 
 
-def _number(part: str) -> int:
-    return int(part) if part.isdecimal() else 0
+def _natural_key(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def composed_name(name: str) -> str:

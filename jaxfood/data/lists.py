@@ -15,7 +15,19 @@ from jaxfood.errors import UserError, first_few
 from jaxfood.files import is_remote, list_bucket, read_bytes
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv")
-_PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img", "picture", "name", "id")
+_PATH_COLUMNS = (
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "image",
+    "image_path",
+    "img",
+    "picture",
+    "name",
+    "id",
+)
 _LABEL_COLUMNS = ("label", "class", "category", "target", "class_name", "label_name", "class_id", "y")
 
 
@@ -68,12 +80,14 @@ def _read_table(path: Path, lines: Sequence[str]) -> tuple[list[str], list[str]]
     if not names and not labels:
         return None
     if not names or not labels:
-        missing = f"{'pictures' if not names else 'labels'} ({', '.join(_PATH_COLUMNS if not names else _LABEL_COLUMNS)})"
+        missing = (
+            f"{'pictures' if not names else 'labels'} ({', '.join(_PATH_COLUMNS if not names else _LABEL_COLUMNS)})"
+        )
         raise UserError(f"{path}: no column of its header {', '.join(header)} is one of {missing}: name it so")
     if uneven := [number for number, row in enumerate(rows, start=2) if len(row) != len(header)]:
         raise UserError(f"{path}: line {uneven[0]} has other columns than the header: {', '.join(header)}")
-    where, what = columns.index(names[0]), columns.index(labels[0])
-    return [row[where].strip() for row in rows], [row[what].strip() for row in rows]
+    name, label = columns.index(names[0]), columns.index(labels[0])
+    return [row[name].strip() for row in rows], [row[label].strip() for row in rows]
 
 
 def _read_lines(path: Path, lines: Sequence[str], find: "_Finder") -> tuple[list[Path | None], list[str]]:
@@ -105,8 +119,8 @@ def _splits(line: str) -> Iterator[tuple[str, str]]:
 def _check_found(path: Path, names: Sequence[str], found: Sequence[Path | None]) -> None:
     if missing := [name for name, place in zip(names, found, strict=True) if place is None]:
         raise UserError(
-            f"{path} names {len(missing)} files that do not exist ({first_few(missing)}): correct or remove them; paths "
-            f"count from {path.parent}"
+            f"{path} names {len(missing)} files that do not exist ({first_few(missing)}): correct or remove them; "
+            f"paths count from {path.parent}"
         )
 
 

@@ -92,8 +92,8 @@ def class_remarks(records: Records, classes: Sequence[str], *, class_order: str,
         return
     if all(name.isdecimal() for name in classes):
         yield (
-            f"the folders {first_few(classes)} are taken for names: numbers are labels where they run from 0 on without "
-            "a gap, or lie below a model.num_classes that is set"
+            f"the folders {first_few(classes)} are taken for names: numbers are labels where they run from 0 on "
+            "without a gap, or lie below a model.num_classes that is set"
         )
     other = "natural" if class_order == "name" else "name"
     ordered = sort_names(classes, other)
@@ -101,8 +101,8 @@ def class_remarks(records: Records, classes: Sequence[str], *, class_order: str,
         label = next(label for label, (a, b) in enumerate(zip(classes, ordered, strict=True)) if a != b)
         how = "their sorted names, as ImageFolder does" if class_order == "name" else "the numbers in their names"
         yield (
-            f"classes are numbered by {how}: {label} is {classes[label]}; with data.class_order = {other!r} it would be "
-            f"{ordered[label]}"
+            f"classes are numbered by {how}: {label} is {classes[label]}; with data.class_order = {other!r} it "
+            f"would be {ordered[label]}"
         )
 
 

@@ -21,6 +21,7 @@ from jaxfood.data.index import PictureIndex, index_pictures
 from jaxfood.data.pictures import Pictures
 from jaxfood.devices import compile_step, make_mesh, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError, first_few
+from jaxfood.files import to_path
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.networks import predict_logits
 from jaxfood.runs.directory import load_run, read_classes
@@ -87,8 +88,8 @@ def answer_pictures(
         UserError: no such run or checkpoint, runs of different classes, no picture that can be read.
     """
     index = images if isinstance(images, PictureIndex) else index_pictures(images, labelled=False)
-    classes = common_classes(runs)
     loaded = [load_run(run, which) for run in runs]
+    classes = common_classes(runs)
     mesh = make_mesh(device)
     row_of = {path: row for row, path in enumerate(index.paths)}
     total = np.zeros((len(index), len(classes)), np.float32)
@@ -117,7 +118,7 @@ def common_classes(runs: Sequence[str | Path]) -> tuple[str, ...]:
     Raises:
         UserError: a run has other classes than another.
     """
-    named = {str(run): read_classes(Path(run)) for run in runs}
+    named = {str(run): read_classes(to_path(run)) for run in runs}
     numbers = tuple(map(str, range(max(map(len, named.values())))))
     first = next((run for run, classes in named.items() if classes != numbers[: len(classes)]), str(runs[0]))
     for run, classes in named.items():
@@ -126,7 +127,8 @@ def common_classes(runs: Sequence[str | Path]) -> tuple[str, ...]:
                 f"the runs differ in their number of classes: {first} has {len(named[first])}, {run} has "
                 f"{len(classes)}; give runs of the same classes"
             )
-        differing = [f"{label} is {a} and {b}" for label, (a, b) in enumerate(zip(named[first], classes)) if a != b]
+        pairs = enumerate(zip(named[first], classes, strict=True))
+        differing = [f"{label} is {a} and {b}" for label, (a, b) in pairs if a != b]
         if differing and classes != numbers:
             raise UserError(
                 f"{first} and {run} differ in their classes ({first_few(differing)}): give runs of the same classes"

@@ -10,7 +10,6 @@ from pathlib import Path
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import write_whole
 
-
 ID_FORMS = {
     "stem": "the file's own number padded to four digits (7.jpg is 0007); other names as they are",
     "stem_unpadded": "the same, not padded",
@@ -43,8 +42,8 @@ def describe_ids(paths: Sequence[Path], ids: Sequence[str], form: str) -> str:
     unsorted = next(((a, b) for a, b in itertools.pairwise(paths) if _counts_down(a, b)), None)
     if len(numbers) == len(paths) and unsorted:
         text += (
-            f"; mind the order: {unsorted[0].name} sorts before {unsorted[1].name}, so Ids by the files' numbers (stem) "
-            "and by their position (index), which the notes' code takes, name other pictures"
+            f"; mind the order: {unsorted[0].name} sorts before {unsorted[1].name}, so Ids by the files' numbers "
+            "(stem) and by their position (index), which the notes' code takes, name other pictures"
         )
     return text
 

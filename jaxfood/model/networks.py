@@ -30,7 +30,7 @@ def init_variables(config: Config) -> dict[str, Any]:
 
 def count_classes(variables: Mapping[str, Any]) -> int:
     """How many classes the network of given variables tells apart."""
-    return variables["params"]["head"]["bias"].shape[-1]
+    return variables["params"]["head"]["kernel"].shape[-1]
 
 
 def to_float(images: jax.Array) -> jax.Array:

@@ -62,7 +62,7 @@ def begin(workdir: Path, config: Config, classes: Sequence[str], *, overwrite: b
             remove(workdir / name)
         if not is_remote(workdir):
             (workdir / CHECKPOINTS).mkdir(parents=True)
-        write_whole(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
+        write_classes(workdir, classes)
         write_config(workdir, config)
     except OSError as error:
         raise UserError(f"cannot write to {workdir} ({error.strerror or error}); choose another --workdir") from error
@@ -84,6 +84,11 @@ def read_config(workdir: Path, *later: Source) -> Config:
         missing = "it does not exist" if not workdir.exists() else f"it has no {CONFIG} with {CHECKPOINTS}/ beside it"
         raise UserError(f"{workdir} is not a run: {missing}; name the work directory of a training")
     return merge(read_toml(workdir / CONFIG), *later)
+
+
+def write_classes(workdir: Path, classes: Sequence[str]) -> None:
+    """Write a run's classes.txt: the name of each class, in label order."""
+    write_whole(workdir / CLASSES, "".join(f"{name}\n" for name in classes))
 
 
 def read_classes(workdir: Path) -> tuple[str, ...]:

@@ -56,15 +56,18 @@ def check_pictures(workdir: Path, classes: Sequence[str], now: Records, classes_
     Raises:
         UserError: they are others; what differs is named.
     """
-    changed = [f"class {label} is {b}, was {a}" for label, (a, b) in enumerate(zip(classes, classes_now)) if a != b]
+    before = read_pictures(workdir)
+    if before is None and list(classes) == [str(label) for label in range(len(classes_now))]:
+        classes = classes_now  # of weights from elsewhere, whose classes are numbers until now
+    pairs = enumerate(zip(classes, classes_now, strict=False))
+    changed = [f"class {label} is {b}, was {a}" for label, (a, b) in pairs if a != b]
     if len(classes) != len(classes_now):
         changed.append(f"{len(classes_now)} classes, were {len(classes)}")
-    before = read_pictures(workdir)
     found = ([first_few(changed)] if changed else []) + (differences(before, now) if before is not None else [])
     if found:
         raise UserError(
-            f"the pictures are not those that {workdir} was trained on: {'; '.join(found)}: put them back as they were, "
-            "or begin a new run"
+            f"the pictures are not those that {workdir} was trained on: {'; '.join(found)}: put them back as they "
+            "were, or begin a new run"
         )
 
 

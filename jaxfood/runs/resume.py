@@ -1,5 +1,7 @@
 """What `--resume` may change of a run's configuration."""
 
+import dataclasses
+
 from jaxfood.config.loading import all_settings
 from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
@@ -15,6 +17,10 @@ def check_resumable(stored: Config, wanted: Config) -> None:
     Raises:
         UserError: more is changed than what changes no number: how long, where, and what is shown.
     """
+    if not wanted.model.num_classes:  # as many as the pictures have: `runs.pictures` compares these
+        wanted = dataclasses.replace(
+            wanted, model=dataclasses.replace(wanted.model, num_classes=stored.model.num_classes)
+        )
     before, after = dict(all_settings(stored)), dict(all_settings(wanted))
     changed = [
         f"{name} ({before.get(name, 'unset')} -> {after.get(name, 'unset')})"
@@ -24,5 +30,6 @@ def check_resumable(stored: Config, wanted: Config) -> None:
     if changed:
         raise UserError(
             f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, "
-            f"{', '.join(_WHERE)}, and landscape, device, distributed and logging settings: leave the others out, or begin a new run"
+            f"{', '.join(_WHERE)}, and landscape, device, distributed and logging settings: leave the others "
+            "out, or begin a new run"
         )

@@ -1,6 +1,7 @@
 """A training from start to end: what must hold before it begins, anew or again, in one process or several."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def train_in(
     watch = Stopwatch()
     with processes.together():
         check_tensorboard(config.logging)
+        if config.model.num_classes:
+            make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit before any work
         mesh = make_mesh(config.device)
         if resume:
             check_resumable(run.read_config(workdir), config)
@@ -55,12 +58,12 @@ def train_in(
         # From here on as many classes as there are; config.toml holds the number.
         model = dataclasses.replace(config.model, num_classes=len(splits.classes))
         config = dataclasses.replace(config, model=model)
-        make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit
+        make_loss(config.loss, config.model.num_classes)
         if resume:
             check_pictures(workdir, run.read_classes(workdir), splits.records, splits.classes)
     _check_alike(config, workdir, splits)
     if not resume:
-        processes.by_first(lambda: run.begin(workdir, config, splits.classes, overwrite=overwrite))
+        processes.by_first(lambda: _begin(workdir, config, splits, overwrite=overwrite))
     made = {work: make(config, splits) for work, make in after_epoch.items()}
     with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
         training = Training(config, splits, mesh, {work: do for work, do in made.items() if do is not None}, watch)
@@ -68,6 +71,7 @@ def train_in(
             training.restore(checkpoints, checkpoints.last)
         if resume and processes.is_first():  # only now: a run that cannot go on stays as it was
             run.write_config(workdir, config)
+            run.write_classes(workdir, splits.classes)
             write_pictures(workdir, splits.records)
         with open_logbook(workdir, config.logging, training.step) as logbook:
             _introduce(logbook, workdir, config, splits, mesh)
@@ -79,6 +83,11 @@ def train_in(
     return training.progress.summary(config.train, workdir, training.step) | {"seconds": watch.seconds}
 
 
+def _begin(workdir: Path, config: Config, splits: Splits, *, overwrite: bool) -> None:
+    run.begin(workdir, config, splits.classes, overwrite=overwrite)
+    write_pictures(workdir, splits.records)
+
+
 def _check_alike(config: Config, workdir: Path, splits: Splits) -> None:
     """Check that all processes train the same, and write to the same place."""
     if processes.count() == 1:
@@ -86,7 +95,8 @@ def _check_alike(config: Config, workdir: Path, splits: Splits) -> None:
     own = ("data.root", "data.cache_dir", "distributed.process_id")  # a disk may be mounted elsewhere
     settings = {name: value for name, value in all_settings(config) if name not in own}
     pictures = {"training pictures": len(splits.train), "validation pictures": len(splits.valid)}
-    processes.check_same({"--workdir": str(workdir), **settings, **pictures})
+    content = hashlib.blake2b(repr(splits.records).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    processes.check_same({"--workdir": str(workdir), **settings, **pictures, "the pictures' content": content})
     if not processes.share_folder(workdir):
         raise UserError(f"the processes do not all see {workdir}: take a --workdir on a shared disk or in a bucket")
 

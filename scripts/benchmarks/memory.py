@@ -34,7 +34,9 @@ def main() -> None:
 
 def measure(batch_size: int, parts: int, image_size: int) -> tuple[int, int]:
     """Bytes planned and measured for an update of so many pictures."""
-    config = load_config(overrides=("model.num_classes=11", f"data.image_size={image_size}", f"train.accumulate={parts}"))
+    config = load_config(
+        overrides=("model.num_classes=11", f"data.image_size={image_size}", f"train.accumulate={parts}")
+    )
     batch = jax.device_put(random_pictures(batch_size, image_size))
     state = TrainState.create(config, init_variables(config), total_steps=2)
     planned = train_step.lower(state, batch).compile().memory_analysis().temp_size_in_bytes

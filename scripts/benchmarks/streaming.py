@@ -58,7 +58,11 @@ def make_sources(folder: Path, times: int, arguments: Namespace) -> dict[str, Co
     """Where so many times `--pictures`, drawn and decoded here, are read from; tfds too where it is installed."""
     root = folder / f"{times}"
     draw(root, times * arguments.pictures)
-    settings = ["model.num_classes=11", f"data.image_size={arguments.image_size}", f"train.batch_size={arguments.batch_size}"]
+    settings = [
+        "model.num_classes=11",
+        f"data.image_size={arguments.image_size}",
+        f"train.batch_size={arguments.batch_size}",
+    ]
     settings += [f"data.cache_dir={folder / 'cache'}", "device.count=1", "logging.progress=false"]
     sources = {
         "resident": load_config(None, [*settings, f"data.root={root}"]),
