@@ -99,6 +99,13 @@ def test_what_stands_twice_is_said(food: Food) -> None:
     assert labels == "1 pictures stand under two labels, by the same bytes: train/0_9.png = train/1_0.png"
 
 
+def test_a_picture_listed_twice_is_said(food: Food) -> None:
+    root = food("train/0_0.png", "train/1_0.png", "valid/0_1.png")
+    (root / "mine.txt").write_text("train/0_0.png\ntrain/1_0.png\ntrain/0_0.png\n")
+    (remark,) = load(root, train="mine.txt").remarks
+    assert remark.startswith("1 pictures are listed more than once, and count as often: train/")
+
+
 def test_records_are_of_content_not_of_place(food: Food, tmp_path: Path) -> None:
     root = food("train/0_0.png", "train/1_0.png", "valid/0_1.png")
     before = load(root).records

@@ -28,6 +28,7 @@ from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import PictureIndex, index_files, index_pictures
 from jaxfood.data.splits import load_splits
 from jaxfood.data.tfds import prepare_food11
+from jaxfood.data.walk import of_bucket
 from jaxfood.errors import UserError
 from jaxfood.files import Lines, list_bucket, read_bytes, remove, to_path, write_whole
 from jaxfood.inference.submission import write_submission
@@ -151,6 +152,7 @@ def test_gcsfs_is_loaded_for_buckets_alone() -> None:
     code = """
 import sys
 from jaxfood.data.cache_folder import cache_folder
+from jaxfood.data.walk import of_bucket
 from jaxfood.data.index import index_files
 index_files([sys.executable], labelled=False)
 cache_folder("~/cache")
@@ -262,6 +264,7 @@ def test_class_folders_lists_and_single_pictures(folder: Path) -> None:
         write_whole(folder / "train" / name, b"x")
     write_whole(folder / "list.txt", "\ufefftrain/Soup/3_a.jpg\r\ntrain/Bread/1\r\n".encode())
     index = index_pictures(folder / "train")
+    assert of_bucket(["Bread/1.jpg", "Soup/"]).folders == ["Soup"]  # a folder made by hand, empty
     assert index.classes == ("Bread", "Soup")
     assert names_and_labels(index) == [("Bread/1.jpg", 0), ("Soup/2.jpg", 1), ("Soup/3_a.jpg", 1)]
     passed_over = {".heic": 1, "hidden or left by a system": 1, "loose pictures beside the class folders": 1}

@@ -107,7 +107,11 @@ def class_remarks(records: Records, classes: Sequence[str], *, class_order: str,
 
 
 def doubles(records: Iterable[PictureRecord]) -> Iterator[str]:
-    """What stands twice, by its bytes, where it matters: in both splits, or under two classes."""
+    """What stands twice where it matters: one name in one split, or one content in both splits or under two classes."""
+    records = list(records)
+    names = Counter((record.split, record.name) for record in records)
+    if repeated := [f"{split}/{name}" for (split, name), count in names.items() if count > 1]:
+        yield f"{len(repeated)} pictures are listed more than once, and count as often: {first_few(repeated)}"
     by_digest: defaultdict[str, list[PictureRecord]] = defaultdict(list)
     for record in records:
         by_digest[record.digest].append(record)

@@ -113,11 +113,13 @@ def _add_unusual(entry: os.DirEntry[str], prefix: str, found: Found, seen: set[t
 
 
 def of_bucket(listed: Iterable[str]) -> Found:
-    """The same of a bucket's listing: paths below its folder. A bucket has no folders but those of its files."""
+    """The same of a bucket's listing: paths below its folder, those that end with / for folders without files."""
     found = Found()
     for name in listed:
         if any(map(_is_leftover, name.split("/"))):
             found.passed_over["hidden or left by a system"] += 1
+        elif name.endswith("/"):
+            found.folders.append(name.rstrip("/"))
         else:
             found.add_file(name)
     return found.sort()

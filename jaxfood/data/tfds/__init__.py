@@ -20,7 +20,7 @@ import numpy as np
 from jaxfood.config.sections import DataConfig
 from jaxfood.data.cache import decode_or_none
 from jaxfood.data.decode import DecodingError, decode_bytes
-from jaxfood.data.index import PictureIndex
+from jaxfood.data.index import PictureIndex, counted
 from jaxfood.data.labels import NO_LABEL
 from jaxfood.data.pictures import StoredPictures
 from jaxfood.data.records import PictureRecord
@@ -202,6 +202,8 @@ def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
         raise UserError(f"{builder.data_dir} is there already: remove it to prepare it again")
     for index in index_splits(root).values():
         _check_readable(index)
+        if index.passed_over:
+            print(f"passed over in {index.root}: {counted(index.passed_over)}")
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=root, try_download_gcs=False))
     return Path(builder.data_dir)
 
