@@ -46,6 +46,12 @@ def test_the_number_of_classes_is_that_of_the_training_pictures(food: Food) -> N
     assert load(flat, train="flat+more", valid="some").classes == ("0", "1", "2", "3", "4")
 
 
+def test_two_folders_may_have_pictures_of_one_name(food: Food) -> None:
+    splits = load(food("train/0_0.png", "more/0_0.png", "more/1_0.png", "valid/0_0.png"), train="train+more")
+    assert [record.name for record in splits.records] == ["train/0_0.png", "more/0_0.png", "more/1_0.png", "0_0.png"]
+    assert splits.remarks == ()
+
+
 def test_one_class_is_none(food: Food) -> None:
     with pytest.raises(UserError, match="are all of one class: a classifier needs two"):
         load(food("train/0_a.png", "train/0_b.png", "valid/0_c.png"))

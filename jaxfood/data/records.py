@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxfood.data.index import PictureIndex, Positions
-from jaxfood.data.labels import sort_names
+from jaxfood.data.labels import NO_LABEL, sort_names
 from jaxfood.data.pictures import Pictures
 from jaxfood.errors import first_few
 
@@ -29,9 +29,12 @@ Records = tuple[PictureRecord, ...]
 def record_split(
     split: str, indexes: Sequence[PictureIndex], parts: Sequence[Pictures], positions: Positions = slice(None)
 ) -> Records:
-    """The records of the pictures at `positions`, counted through all parts: those of `indexes`, decoded."""
+    """The records of the pictures at `positions`, counted through all parts: those of `indexes`, decoded.
+
+    Where several folders are joined, the folder's name comes before a picture's.
+    """
     records = [
-        PictureRecord(split, index.name(path), int(label), digest)
+        PictureRecord(split, (f"{index.root.name}/" if len(indexes) > 1 else "") + index.name(path), int(label), digest)
         for index, part in zip(indexes, parts, strict=True)
         for path, label, digest in zip(part.paths, part.labels, part.digests, strict=True)
     ]
@@ -64,7 +67,12 @@ def _split_differences(old: Sequence[PictureRecord], new: Sequence[PictureRecord
 
 
 def class_table(records: Records, classes: Sequence[str]) -> list[str]:
-    """The lines of a table: number and name of each class, and how many pictures of each split it has."""
+    """The lines of a table: number and name of each class, and how many pictures of each split it has.
+
+    No lines where the records do not tell, as those of TFDS.
+    """
+    if any(record.label == NO_LABEL for record in records):
+        return []
     counts = {split: Counter(each.label for each in records if each.split == split) for split in ("train", "valid")}
     shown = list(enumerate(classes))[:_SHOWN_CLASSES]
     width = max(len("class"), *(len(f"{label:2d} {name}") for label, name in shown))

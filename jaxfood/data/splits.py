@@ -56,7 +56,9 @@ def load_splits(data: DataConfig, num_classes: int = 0, *, seed: int, progress: 
         UserError: a folder is missing or empty, a label is missing or too large, pictures cannot be read.
     """
     if data.source.startswith(tfds.PREFIX):
-        return Splits(*tfds.open_splits(data, num_classes))
+        opened = tfds.open_splits(data, num_classes)
+        named = f"{len(opened[2])} classes: {first_few(opened[2], 12)}"
+        return Splits(*opened, (f"{named}; how many pictures each has TFDS does not tell",))
     root = _root(data)
     train, num_classes = _index_train(root, data, num_classes)
     classes = _class_names(root, train[0].classes, num_classes)
