@@ -95,7 +95,7 @@ def noise(size: int) -> Pictures:
 
 @pytest.fixture
 def tiny_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = Splits(noise(30), noise(12), ())
+    splits = Splits(noise(30), noise(12), tuple(map(str, range(11))))
     monkeypatch.setattr(lesson, "load_splits", lambda data, num_classes, seed, progress: splits)
 
 

@@ -133,7 +133,7 @@ def test_only_weight_matrices_decay_where_asked(name: str) -> None:
 def test_weight_matrices_of_the_classifier_are_its_kernels() -> None:
     from jaxfood.model.networks import init_variables
 
-    config = configuration("adam data.image_size=32")
+    config = configuration("adam data.image_size=32 model.num_classes=3")
     params = jax.eval_shape(lambda: init_variables(config))["params"]
     for path, is_matrix in jax.tree.leaves_with_path(is_weight_matrix(params)):
         name = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,5 +1,6 @@
 """The training and validation pictures that a configuration names."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxfood import processes
-from jaxfood.config.sections import MAX_CLASSES, DataConfig
+from jaxfood.config.sections import MAX_CLASSES, Config, DataConfig
 from jaxfood.data import tfds
 from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
 from jaxfood.data.cache_folder import cache_folder, fingerprint
@@ -38,6 +39,10 @@ class Splits:
     classes: tuple[str, ...]
     records: Records = ()
     remarks: tuple[str, ...] = ()
+
+    def completed(self, config: Config) -> Config:
+        """A configuration with as many classes as these pictures have."""
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=len(self.classes)))
 
 
 def load_splits(data: DataConfig, num_classes: int = 0, *, seed: int, progress: bool = True) -> Splits:
@@ -147,7 +152,10 @@ def _check_same_files(indexes: Sequence[PictureIndex], data: DataConfig) -> None
     """Check that no two processes put different pictures into one place of a cache folder that they share."""
     if processes.count() == 1 or not processes.share_folder(cache_folder(data.cache_dir)):
         return
-    own = {str(index.root): fingerprint(index, data.image_size, data.skip_corrupt) for index in indexes}
+    own = {
+        str(index.root): fingerprint(index, data.image_size, data.skip_corrupt, data.exif_orientation)
+        for index in indexes
+    }
     everybodys = [json.loads(text) for text in processes.share(json.dumps(own))]
     for root in own:
         if len({theirs[root] for theirs in everybodys if root in theirs}) > 1:
@@ -164,6 +172,7 @@ def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: 
         image_size=data.image_size,
         cache_dir=data.cache_dir,
         skip_corrupt=data.skip_corrupt,
+        exif_orientation=data.exif_orientation,
         progress=progress,
     )
     loaded: dict[str, list[Pictures]] = {split: [] for split in splits}

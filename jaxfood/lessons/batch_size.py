@@ -63,6 +63,7 @@ def measure(
     settings = (f"data.image_size={128 if full else 32}", f"data.fraction={fraction}", "device.count=1")
     config = load_config("demo", settings)
     splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=False)
+    config = splits.completed(config)
     mesh = make_mesh(config.device)
     train, valid = make_batches(splits.train, mesh), make_batches(splits.valid, mesh)
     plans = {"small": (small, epochs), "large": (large, epochs)}

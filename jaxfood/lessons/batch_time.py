@@ -36,7 +36,7 @@ def measure(*, full: bool = False, largest: int = 4096, budget: float | None = N
         `batch_sizes` and `seconds` an update, `epoch_seconds`, `images_per_second`, `knee` (None: not reached),
         `enough`, why it ended (`stopped_by`: time, memory or largest), and on which `device`.
     """
-    config = load_config(None, (f"data.image_size={128 if full else 32}",))
+    config = load_config(None, (f"data.image_size={128 if full else 32}", "model.num_classes=11"))
     budget = budget or (FULL_BUDGET if full else BUDGET)
     sizes, seconds, stopped_by = _time_all(config, largest, budget, runs)
     updates = np.array([steps_per_epoch(EPOCH, size) for size in sizes])

@@ -1,6 +1,5 @@
 """A training from start to end: what must hold before it begins, anew or again, in one process or several."""
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,9 +54,7 @@ def train_in(
     with watch("decode"), processes.together():
         progress = config.logging.progress and processes.is_first()
         splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
-        # From here on as many classes as there are; config.toml holds the number.
-        model = dataclasses.replace(config.model, num_classes=len(splits.classes))
-        config = dataclasses.replace(config, model=model)
+        config = splits.completed(config)
         make_loss(config.loss, config.model.num_classes)
         if resume:
             check_pictures(workdir, run.read_classes(workdir), splits.records, splits.classes)

@@ -2,7 +2,7 @@
 
     python scripts/campaigns/mutants.py --count 200
 
-Each mutant changes one place of `optim/`, `data/batches.py`, the labels or the checkpoints (a comparison, an operator, a
+Each mutant changes one place of `optim/`, `data/batches.py`, labels or checkpoints (a comparison, an operator, a
 number, a condition, a dropped statement) in a copy of the project, and runs the tests of that module there. Survivors
 are printed for somebody to look at: some change nothing that can be seen. Takes about ten seconds a mutant.
 """
@@ -40,9 +40,23 @@ TESTS = {
     "jaxfood/runs/progress.py": ["test_checkpoint.py", "test_loop.py"],
 }
 SWAPS: dict[type, type] = {
-    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
-    **{ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And},
-    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult},
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
 }
 
 
