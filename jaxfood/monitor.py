@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 from jaxfood.errors import UserError
+from jaxfood.terminal import end_at_once
 
 LOST = 75  # exit status where another process has ended: sysexits' EX_TEMPFAIL, "try again later"
 HEARTBEAT_SECONDS = 20  # JAX's own; later than ours, as JAX ends the others by SIGABRT under a C++ stack trace
@@ -125,7 +126,7 @@ class Monitor:
         os.write(2, line.encode())
         if (process, how) != (0, _DIED):  # with it the service is gone
             self._take_leave()
-        end_process(LOST)
+        end_at_once(LOST)
 
     def _watch(self) -> None:
         failures = 0
@@ -188,16 +189,8 @@ def _part() -> None:
     assert _monitor
     if _monitor.broken or hasattr(sys, "last_value"):
         _monitor.part("by a fault that its own output shows")
-        end_process(1)
+        end_at_once(1)
     _monitor.part(_DONE)
-
-
-def end_process(status: int) -> NoReturn:
-    """End this process at once, though threads of it may wait for ever."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    os._exit(status)
 
 
 def catch_abort() -> None:
@@ -210,7 +203,7 @@ def _aborted(signal_number: int) -> None:
     """JAX's C++ gives up: the service refuses this process, or answers no longer. Other faults take their course."""
     if not _monitor:
         os.write(2, _REFUSED)
-        end_process(2)
+        end_at_once(2)
     looks = _monitor.status.looks
     time.sleep((_UNREACHABLE + 2) * _INTERVAL)
     if _monitor.status.looks < looks + 2:

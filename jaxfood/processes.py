@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from jaxfood.config.distributed import AUTO, NONE, DistributedConfig
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote
-from jaxfood.monitor import HEARTBEAT_SECONDS, catch_abort, end_process, monitor, service
+from jaxfood.monitor import HEARTBEAT_SECONDS, catch_abort, monitor, service
+from jaxfood.terminal import end_at_once
 from jaxfood.version import __version__
 
 _LONG = 7 * 24 * 3600 * 1000  # milliseconds for others who are at work; the monitor sees to it that they live
@@ -170,10 +171,10 @@ def check_same(values: Mapping[str, Any]) -> None:
 def leave(status: int, reason: str) -> None:
     """Where there are other processes, end this one, which ends them too. It has had its say; they give the reason."""
     if _joining:
-        end_process(status)
+        end_at_once(status)
     if watcher := monitor():
         watcher.part(reason)
-        end_process(status)  # at once: JAX would wait for the others first
+        end_at_once(status)  # at once: JAX would wait for the others first
 
 
 class _SharedError(UserError):

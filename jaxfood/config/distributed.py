@@ -18,9 +18,15 @@ class DistributedConfig(Section):
         "HOST:PORT of process 0, the same for all; auto: as the TPU pod, Slurm or Open MPI says; none: one process; "
         "empty: auto within srun of several tasks and where TPU_WORKER_HOSTNAMES names several, else none",
     )
-    num_processes: int = setting(0, "with HOST:PORT: how many processes there are; 0: not set", at_least=0)
-    process_id: int = setting(-1, "with HOST:PORT: which of them this is, from 0 on; -1: not set", at_least=-1)
-    timeout: float = setting(300.0, "seconds that a process waits at the start for the others to come", above=0)
+    num_processes: int = setting(
+        0, "with HOST:PORT: how many processes there are; 0: not set", at_least=0, at_most=65_536
+    )
+    process_id: int = setting(
+        -1, "with HOST:PORT: which of them this is, from 0 on; -1: not set", at_least=-1, below=65_536
+    )
+    timeout: float = setting(
+        300.0, "seconds that a process waits at the start for the others to come", above=0, at_most=604_800
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
