@@ -126,12 +126,11 @@ def run(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     except KeyboardInterrupt as interrupt:
         status, reason = INTERRUPTED, f"interrupted{interrupt}"
     if status:
+        terminal.settle(status)
         reason = bounded(printable(reason))
         print(reason, file=sys.stderr)
         processes.leave(status, reason)
-    if terminal.was_interrupted():
-        terminal.end_at_once(status)  # libraries that were in the middle of something would not end in peace
-    sys.exit(status)
+    terminal.leave(status)
 
 
 def set_up_jax(device: DeviceConfig, distributed: DistributedConfig | None = None) -> None:

@@ -68,7 +68,7 @@ class _Shown(reprlib.Repr):
     def repr_int(self, number: int, level: int) -> str:
         if abs(number) < 10**40:
             return repr(number)
-        return f"{'-' * (number < 0)}a number of {int(number.bit_length() * 0.30103) + 1} digits"
+        return f"{'-' * (number < 0)}a number of about {round(number.bit_length() * 0.30103):,} digits"
 
 
 def shown(value: object) -> str:

@@ -175,14 +175,13 @@ def write_whole(path: Path, content: str | bytes) -> None:
     # A name of its own, which may be longer than the file's: that may have all the 255 bytes that a name can have.
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(encoded)
-            file.flush()
-            os.fsync(file.fileno())
+        temporary.write_bytes(encoded)
+        _sync(temporary, os.O_RDWR)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    with suppress(OSError):  # Windows and some network disks have no such thing
+        _sync(path.parent, os.O_RDONLY)
 
 
 def _encoded(text: str) -> bytes:
@@ -192,14 +191,13 @@ def _encoded(text: str) -> bytes:
         return text.encode("utf-8", "backslashreplace")
 
 
-def _sync_folder(folder: Path) -> None:
-    """See that a new name is on the disk; Windows and some network disks have no such thing."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(path: Path, how: int) -> None:
+    """See that a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, how)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove(path: Path) -> None:

@@ -31,11 +31,14 @@ def kind(path: str | Path) -> str:
             return "folder" if remote.is_dir() else "file" if remote.exists() else ""
     if "\0" in os.fspath(path):
         raise UserError(f"{shown(os.fspath(path))}: no path holds a null byte; write it anew")
-    with reading(path):
-        try:
-            mode = os.stat(path).st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            return ""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        raise UserError(
+            f"{path}: what is there cannot be seen ({reason(error)}); mend that, or name another"
+        ) from error
     return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
@@ -116,6 +119,22 @@ def check_writable_folder(path: Path, flag: str) -> None:
     if not is_folder(nearest):
         raise UserError(f"{flag} {path}: {nearest} is a file; name another folder")
     _check_writable(nearest, f"{flag} {path}: {nearest}")
+
+
+def check_work_directory(path: Path) -> None:
+    """As `check_writable_folder`, of a run's, whose checkpoints Orbax writes.
+
+    Raises:
+        UserError: also where its full name is not UTF-8, which Orbax and TensorStore cannot write below.
+    """
+    try:
+        os.fspath(absolute(path)).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"--workdir {path}: checkpoints cannot be written below a folder whose name is not UTF-8 "
+            f"({absolute(path)}); choose another, or make a link to it (ln -s)"
+        ) from None
+    check_writable_folder(path, "--workdir")
 
 
 def _check_writable(folder: Path, where: str) -> None:

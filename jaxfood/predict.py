@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxfood import cli
 from jaxfood.config.sections import DeviceConfig
 from jaxfood.errors import UserError
-from jaxfood.files import is_remote
+from jaxfood.places import check_writable_file, is_folder
 
 DESCRIPTION = """Write the class of every picture of a folder. Several runs answer together, by the mean of their
 probabilities."""
@@ -34,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from jaxfood.data.index import index_pictures
     from jaxfood.inference.submission import check_distinct, index_ids, stem_ids, write_submission
 
-    if not is_remote(arguments.out) and not arguments.out.absolute().parent.is_dir():
-        raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
+    if shell_made := [run for run in arguments.runs if cli.is_picture_name(run.name) and not is_folder(run)]:
+        raise UserError(f"{shell_made[0]} is not a run: {cli.SHELL_GLOB}")
+    check_writable_file(arguments.out, "--out")
     paths = (index := index_pictures(arguments.images, labelled=False)).paths
     by_stem, by_index = stem_ids(paths), index_ids(paths)
     ids = by_stem if arguments.ids == "stem" else by_index
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     categories = predict_probabilities(arguments.runs, index, arguments.which).argmax(axis=1)
     write_submission(arguments.out, ids, categories.tolist())
-    print(f"{arguments.out}: {len(ids)} rows")
+    cli.say(f"{arguments.out}: {len(ids)} rows")
     if differing := sum(a != b for a, b in zip(by_stem, by_index, strict=True)):
         print(
             f"Ids are by {arguments.ids}: {differing} of {len(ids)} differ between a file's own number (--ids stem) "

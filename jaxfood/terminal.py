@@ -16,6 +16,7 @@ INTERRUPTED = 130  # exit status: what shells report after Ctrl-C
 
 _working = False  # in a command's `main`, which a KeyboardInterrupt reaches and ends in good order
 _heard = False  # a signal was
+_status: int | None = None  # with which the command ends, once it has said so
 
 
 def catch_interrupts() -> None:
@@ -52,9 +53,18 @@ def working() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def was_interrupted() -> bool:
-    """Whether a signal has ended the command's work, so that nothing of it is to be waited for."""
-    return _heard
+def settle(status: int) -> None:
+    """How the command ends is settled: a signal from now on only ends it sooner."""
+    global _status
+    _status = status
+
+
+def leave(status: int) -> NoReturn:
+    """End the command."""
+    settle(status)
+    if _heard:  # libraries that were in the middle of something would not end in peace
+        end_at_once(status)
+    sys.exit(status)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -81,6 +91,8 @@ def _unraisable(what: Any) -> None:
 
 
 def _end() -> NoReturn:
+    if _status is not None:
+        end_at_once(_status)
     with suppress(OSError):
         os.write(2, b"interrupted\n")
     end_at_once(INTERRUPTED)
@@ -119,7 +131,7 @@ def open_streams() -> None:
 class _Output(io.FileIO):
     """A file whose writes are dropped once one has failed."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int | None:  # type: ignore[override]
         try:
             return super().write(data)
         except OSError as error:

@@ -111,7 +111,8 @@ def _refusal(name: str, field: dataclasses.Field, given: Any) -> str:
 def _meant(field: dataclasses.Field, given: Any) -> str:
     """The right spelling of a value that was only spelled otherwise: `True`, 64.0, "8", 1e3, 0,5."""
     kind, accepts = kind_of(field), field.metadata["accepts"]
-    text = str(given).strip().lower() if isinstance(given, str | bool | int | float) and len(repr(given)) < 50 else ""
+    short = isinstance(given, bool | float) or (isinstance(given, str) and len(given) < 50)
+    text = str(given).strip().lower() if short or (type(given) is int and abs(given) < 10**30) else ""
     if kind is bool:
         words = {"true": ("true", "yes", "on", "1"), "false": ("false", "no", "off", "0")}
         return next((word for word, others in words.items() if text in others), "")

@@ -190,9 +190,9 @@ def _merge_section(section: str, sources: Iterable[Source]) -> Section:
 
 
 def setting_of(word: str) -> str:
-    """The setting that is meant by a word which is none, as "section.field": by a field's name or other programs'; or "".
+    """The setting, as "section.field", that is meant by a word that is none: a field's name or another for it.
 
-    Where several sections have the field, none is meant.
+    "" where there is none, or several sections have the field.
     """
     word = word.replace("-", "_").lower()
     if word in _OTHER_NAMES:

@@ -6,30 +6,41 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from jaxfood.errors import UserError, printable, shown
+from jaxfood.errors import UserError, bounded, printable
 from jaxfood.files import read_bytes, reason
 from jaxfood.places import kind, similar
 
 _LARGEST = 2**20  # bytes; the longest configuration has some 6,000
 
-_SPELLINGS = {"True": "true", "False": "false", "None": '"" (an empty string)', "Inf": "inf", "NaN": "nan"}
+_SPELLINGS = {
+    **dict.fromkeys(("True", "TRUE", "yes", "Yes", "on"), "true"),
+    **dict.fromkeys(("False", "FALSE", "no", "No", "off"), "false"),
+    "None": '"" (an empty string)',
+    "Inf": "inf",
+    "NaN": "nan",
+}
 
 # tomllib's words (Python 3.11 to 3.14), and ours.
 _REASONS = (
     ("Cannot overwrite a value", "{key} is set twice: remove one"),
     ("Duplicate inline table key", "{key} is set twice: remove one"),
-    ("Cannot declare", "{line} is opened twice: write what belongs to it together"),
-    ("Cannot redefine", "{line} is opened twice: write what belongs to it together"),
-    ("Cannot mutate", "{line} is opened twice: write what belongs to it together"),
-    ("Expected '='", "{line}: an = is missing after the name (write NAME = VALUE)"),
-    ("Expected ']", "{line}: a ] is missing (write [SECTION])"),
+    ("Cannot declare", "{key} is opened twice: write what belongs to it together"),
+    ("Cannot redefine", "{key} is opened twice: write what belongs to it together"),
+    ("Cannot mutate", "{key} is opened twice: write what belongs to it together"),
+    ("Illegal character '\\n'", "a quotation mark is missing at the end of a text"),
+    ("Illegal character '\\r'", "a quotation mark is missing at the end of a text"),
+    ("Expected newline", "something stands behind the value: write one setting a line, and a # before a remark"),
+    ("Expected '='", "an = is missing after the name (write NAME = VALUE)"),
+    ("Expected ']", "a ] is missing (write [SECTION])"),
     ("Unclosed array", "a ] is missing at the end of a list that begins with [, or a comma in it"),
     ("Unclosed inline table", "a }} is missing"),
     ("Unterminated string", "a quotation mark is missing at the end of a text"),
     ("Expected '\"", "a quotation mark is missing at the end of a text"),
     ("Expected \"'", "a quotation mark is missing at the end of a text"),
-    ("Invalid initial character for a key part", "{line}: a setting's name is missing before the ="),
-    ("Invalid date", "{line}: this is no date"),
+    ("Invalid initial character for a key part", "a setting's name is missing before the ="),
+    ("Invalid date", "this is no date"),
+    ("Invalid statement", "a line is [SECTION], NAME = VALUE, or a remark behind a #"),
+    ("Invalid value", "a value is missing, or is none that TOML has"),
 )
 
 
@@ -83,25 +94,29 @@ def _in_plain_words(told: str, text: str) -> str:
     place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", told)
     number = int(place[1] or len(lines)) if place else 0
     content = lines[number - 1].strip() if 0 < number <= len(lines) else ""
-    line = shown(content)[1:-1]
-    key = shown(content.partition("=")[0].strip())[1:-1] or "a setting"
-    return f"line {number}: {_reason_of(told[: place.start()] if place else told, content, key, line)}"
+    shown_line = f" ({bounded(printable(content), 150)})" if content else ""
+    key = bounded(printable(content.partition("=")[0].strip()), 100)
+    return f"line {number}{shown_line}: {_reason_of(told[: place.start()] if place else told, content, key)}"
 
 
-def _reason_of(told: str, content: str, key: str, line: str) -> str:
+def _reason_of(told: str, content: str, key: str) -> str:
     if "\\" in content and told.startswith(("Unescaped", "Invalid hex", "Escaped character")):
-        return f"{line}: in double quotes a \\ begins a special character; write the text in single quotes, or with /"
+        return "in double quotes a \\ begins a special character; write the text in single quotes, or with /"
     value = content.partition("=")[2].partition("#")[0].strip()
-    if told.startswith(("Invalid value", "Expected newline", "Expected", "Found invalid")) and value:
+    if told.startswith(("Invalid value", "Expected newline", "Found invalid", "Invalid date")) and value:
         if value in _SPELLINGS:
-            return f"{line}: TOML writes {_SPELLINGS[value]}"
-        if re.fullmatch(r"[\w./\\:~-]*[A-Za-z_/\\~][\w./\\:~ -]*", value) and value not in ("true", "false"):
-            return f"{line}: a text stands in quotation marks: '{shown(value)[1:-1]}'"
+            return f"TOML writes {_SPELLINGS[value]}"
         if re.fullmatch(r"[+-]?\d+,\d+", value):
-            return f"{line}: a number has a point, not a comma"
-    if told.startswith("Illegal character") or "invalid character" in told:
-        return f"{line}: it holds a character that TOML does not allow; write it anew"
+            return "a number has a point, not a comma"
+        if re.fullmatch(r"[+-]?0\d+", value):
+            return "a number does not begin with 0"
+        if re.fullmatch(r"[\w./\\:~-]*[A-Za-z_/\\~][\w./\\:~ -]*", value) and not value.startswith(("true ", "false ")):
+            return f"a text stands in quotation marks: '{bounded(printable(value), 150)}'"
+    if content.startswith(("{", "}", "---", "<")) or content.endswith((":", "{")):
+        return "this is not TOML but JSON, YAML or the like; write [train] on a line, and epochs = 8 below it"
     for start, plain in _REASONS:
         if told.startswith(start):
-            return plain.format(key=key, line=line)
-    return f"{line}: {printable(told[:1].lower() + told[1:])}"
+            return plain.format(key=key)
+    if told.startswith("Illegal character") or "invalid character" in told:
+        return "it holds a character that TOML does not allow; write it anew"
+    return bounded(printable(told[:1].lower() + told[1:]), 150)
