@@ -152,7 +152,8 @@ class Monitor:
     def lose(self, process: int, how: str = _DIED) -> NoReturn:
         """End this process, as another one has ended."""
         self.status.end = f"process {process} {how}"
-        line = f"error: {bounded(printable(self.status.end))}, so this one stops too; start all again with --resume to go on\n"
+        end = bounded(printable(self.status.end))
+        line = f"error: {end}, so this one stops too; start all again with --resume to go on\n"
         os.write(2, line.encode())
         if (process, how) != (0, _DIED):  # with it the service is gone
             self._take_leave()

@@ -92,6 +92,7 @@ def check_writable_file(path: Path, flag: str) -> None:
     """
     if is_remote(path):
         return
+    _check_length(path, flag)
     what = kind(path)
     if what == "folder":
         raise UserError(f"{flag} {path}: this is a folder; name a file in it, such as {path / 'NAME'}")
@@ -100,25 +101,23 @@ def check_writable_file(path: Path, flag: str) -> None:
     folder = Path(os.path.realpath(path)).parent
     if not is_folder(folder):
         raise UserError(f"{flag} {path}: there is no folder {folder}{similar(folder)}; make it first")
-    if len(os.fsencode(path.name)) > _LONGEST_NAME:
-        raise UserError(f"{flag} {path}: the name is too long; give a shorter one")
-    _check_writable(folder, f"{flag} {path}: {folder}")
+    _check_writable(folder, flag)
 
 
 def check_writable_folder(path: Path, flag: str) -> None:
     """Check, before the work, that a folder can be made if it is not there, and files in it.
 
     Raises:
-        UserError: it or one above it is a file, or may not be written to.
+        UserError: it or one above it is a file, or may not be written to, or a name is too long.
     """
     if is_remote(path):
         return
-    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
-        raise UserError(f"{flag} {path}: the name is too long; give a shorter one")
-    nearest = next((folder for folder in (path, *absolute(path).parents) if exists(folder)), path)
+    _check_length(path, flag)
+    nearest = next(folder for folder in (absolute(path), *absolute(path).parents) if exists(folder))
     if not is_folder(nearest):
-        raise UserError(f"{flag} {path}: {nearest} is a file; name another folder")
-    _check_writable(nearest, f"{flag} {path}: {nearest}")
+        it = "it" if nearest == absolute(path) else str(nearest)
+        raise UserError(f"cannot write to {path} ({it} is a file); choose another {flag}")
+    _check_writable(nearest, flag)
 
 
 def check_work_directory(path: Path) -> None:
@@ -137,10 +136,15 @@ def check_work_directory(path: Path) -> None:
     check_writable_folder(path, "--workdir")
 
 
-def _check_writable(folder: Path, where: str) -> None:
+def _check_length(path: Path, flag: str) -> None:
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+        raise UserError(f"cannot write to {path} (a name is longer than {_LONGEST_NAME} bytes); choose another {flag}")
+
+
+def _check_writable(folder: Path, flag: str) -> None:
     """By doing it: what permissions say is not the whole truth (a disk that can only be read, root, Windows)."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{where} cannot be written to ({reason(error)}); choose another") from error
+        raise UserError(f"cannot write to {folder} ({reason(error)}); choose another {flag}") from error

@@ -25,6 +25,10 @@ from jaxfood.version import __version__
 
 _LONG = 7 * 24 * 3600 * 1000  # milliseconds for others who are at work; the monitor sees to it that they live
 _LONGEST_TOLD = 2**24  # characters: settings of a run, a mistake's line, a digest; a bound on a stranger's
+_STRANGER = (
+    "what process {} is to tell the others was told by somebody else, or by another jaxfood: start all processes with "
+    "the same, and let nobody else reach the port of distributed.coordinator"
+)
 
 Result = TypeVar("Result")
 
@@ -192,9 +196,12 @@ def _share(text: str, problem: str = "", among: int | None = None) -> list[str]:
         every = range(among or count())
         told = [_read_told(client.blocking_key_value_get(f"{place}/{process}", _LONG), process) for process in every]
     except RuntimeError as error:
+        if "ALREADY_EXISTS" in str(error):
+            raise UserError(_STRANGER.format(index())) from None
         watcher.end_work(error)
         raise
-    watcher.waits = False
+    finally:
+        watcher.waits = False
     problems = [problem for _, problem in told]
     for process, said in enumerate(problems):
         if said:
@@ -210,10 +217,7 @@ def _read_told(text: str, process: int) -> tuple[str, str]:
     except (ValueError, RecursionError):
         told = None
     if not isinstance(told, list) or len(told) != 2 or not all(isinstance(part, str) for part in told):
-        raise UserError(
-            f"what process {process} tells is not what jaxfood {__version__} tells: start all processes with the same "
-            "jaxfood, and let nobody else reach the port of distributed.coordinator"
-        )
+        raise UserError(_STRANGER.format(process))
     return told[0], told[1]
 
 
