@@ -36,6 +36,9 @@ class Parser(argparse.ArgumentParser):
         arguments, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self._refuse(unknown)
+        for name, value in vars(arguments).items():
+            if value == []:  # what Python 3.11 and 3.12 make of --NAME=--
+                self.error(f"argument --{name}: expected one argument")
         return arguments
 
     def parse_with_settings(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jaxfood.config.fields import Section, setting
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, shown
 
 AUTO, NONE = "auto", "none"
 
@@ -34,13 +34,13 @@ class DistributedConfig(Section):
             if self.num_processes or self.process_id >= 0:
                 raise UserError(
                     "distributed.num_processes and distributed.process_id need distributed.coordinator = HOST:PORT of "
-                    f"process 0, and it is {self.coordinator!r}: set it, or leave both out"
+                    f"process 0, and it is {shown(self.coordinator)}: set it, or leave both out"
                 )
             return
         host, _, port = self.coordinator.rpartition(":")
         if not (host and port.isdecimal() and 0 < int(port) < 2**16):
             raise UserError(
-                f"distributed.coordinator = {self.coordinator!r}: it takes HOST:PORT of process 0, auto, none or "
+                f"distributed.coordinator = {shown(self.coordinator)}: it takes HOST:PORT of process 0, auto, none or "
                 "the empty string"
             )
         if not 0 <= self.process_id < self.num_processes:
