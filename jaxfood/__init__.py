@@ -3,6 +3,13 @@
 The public names; each is imported when it is first used, so that `import jaxfood` is quick and sets nothing.
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # Python is finding a command of this package: Ctrl-C shall be one line from here on
+    from jaxfood import terminal
+
+    terminal.catch_interrupts()
+
 from etils import epy
 
 from jaxfood.version import __version__ as __version__

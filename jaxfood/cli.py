@@ -2,22 +2,23 @@
 
 import argparse
 import dataclasses
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from jaxfood import processes
+from jaxfood import processes, terminal
 from jaxfood.config.distributed import AUTO, DistributedConfig
 from jaxfood.config.fields import describe
-from jaxfood.config.loading import VARIANTS, Source, read_texts, variants_of
+from jaxfood.config.loading import VARIANTS, Source, read_texts, setting_of, variants_of
 from jaxfood.config.sections import SECTIONS, Config, DeviceConfig
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, bounded, printable, shown
 from jaxfood.files import to_path
+from jaxfood.terminal import INTERRUPTED
 
 USER_ERROR = 2
-INTERRUPTED = 130  # what shells report after Ctrl-C
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,9 +26,20 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, command: str, description: str) -> None:
         super().__init__(prog=f"python -m jaxfood.{command}", description=description, allow_abbrev=False)
+        self._sections: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but an unknown argument is refused with what may have been meant."""
+        arguments, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self._refuse(unknown)
+        for name, value in vars(arguments).items():
+            if value == []:  # what Python 3.11 and 3.12 make of --NAME=--
+                self.error(f"argument --{name}: expected one argument")
+        return arguments
 
     def parse_with_settings(
         self, argv: Sequence[str] | None, sections: Sequence[str] = SECTIONS
@@ -39,20 +51,51 @@ class Parser(argparse.ArgumentParser):
         """
         own = self.format_usage().removeprefix("usage: ").strip()
         self.usage = f"{own} [--SECTION.FIELD VALUE ...]"
+        self._sections = sections
         for section in sections:
             group = self.add_argument_group(section)
             for name, fields in _settings_of(section).items():
                 text = _help(section, name, fields).replace("%", "%%")
                 flag = f"{section}.{name}"
                 group.add_argument(f"--{flag}", dest=flag, metavar="VALUE", default=argparse.SUPPRESS, help=text)
-        arguments, unknown = self.parse_known_args(argv)
-        for word in unknown:
-            flag = word.removeprefix("--").partition("=")[0]
-            if word.startswith("--") and "." in flag:
-                read_texts([(flag, "")])  # raises, naming the setting that may have been meant
-            self.error(f"unknown argument {word!r}")
+        arguments = self.parse_args(argv)
         given = {name: vars(arguments).pop(name) for name in list(vars(arguments)) if "." in name}
         return arguments, read_texts(given.items())
+
+    def _refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """The first unknown argument, and what may have been meant by it."""
+        word = unknown[0]
+        flag = word.removeprefix("--").partition("=")[0]
+        if word.startswith("--") and "." in flag and self._sections:
+            read_texts([(flag, "")])  # raises, naming the setting that may have been meant
+        self.error(f"unknown argument {shown(word)}{self._hint(word, unknown)}")
+
+    def _hint(self, word: str, unknown: Sequence[str]) -> str:
+        flags = self._option_string_actions
+        if word.startswith("-"):
+            name = word.lstrip("-").partition("=")[0].replace("-", "_")
+            if f"--{name}" in flags:
+                return f": did you mean --{name}?"
+            setting = setting_of(name)
+            if setting and setting.partition(".")[0] in self._sections:
+                return f": did you mean --{setting}?"
+            close = difflib.get_close_matches(f"--{name}"[:100], [flag for flag in flags if "." not in flag], n=1)
+            return f": did you mean {close[0]}?" if close else ""
+        if "--images" in flags and (len(unknown) > 1 or is_picture_name(word)):
+            return f": {SHELL_GLOB}"
+        if "--resume" in flags:
+            return ": a run is named with --workdir RUN, --resume takes no value, and a recipe follows --config"
+        return ""
+
+
+SHELL_GLOB = (
+    "--images takes one word, and the shell replaces a pattern such as *.jpg by many: name the folder, or a .txt list"
+)
+
+
+def is_picture_name(text: str) -> bool:
+    """Whether an argument looks like one of the pictures that a shell made of a pattern."""
+    return text.lower().endswith((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 
 
 def path(text: str) -> Path:
@@ -63,25 +106,34 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def say(text: str) -> None:
+    """A line on standard output, whatever names stand in it."""
+    print(printable(text))
+
+
 def run(main: Callable[[Sequence[str] | None], None]) -> NoReturn:
     """Run a command and leave with its exit status: 0, or 2 and one plain line for a mistake of the user's.
 
     Where it is one of several processes, those end too: with the same status if the same happened to them, else with
-    `monitor.LOST`.
+    `monitor.LOST`. What standard output takes no more (`| head`) is dropped, and changes nothing of that.
     """
+    if getattr(main, "__module__", "") == "__main__":  # the process is ours
+        terminal.catch_interrupts()
+        terminal.open_streams()
     status, reason = 0, ""
     try:
-        main(None)
+        with terminal.working():
+            main(None)
     except UserError as error:
         status, reason = USER_ERROR, f"error: {error}"
     except KeyboardInterrupt as interrupt:
         status, reason = INTERRUPTED, f"interrupted{interrupt}"
-    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if status:
+        terminal.settle(status)
+        reason = bounded(printable(reason))
         print(reason, file=sys.stderr)
         processes.leave(status, reason)
-    sys.exit(status)
+    terminal.leave(status)
 
 
 def set_up_jax(device: DeviceConfig, distributed: DistributedConfig | None = None) -> None:

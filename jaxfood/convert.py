@@ -9,6 +9,7 @@ from jaxfood import cli
 from jaxfood.config import loading
 from jaxfood.config.sections import Config, DeviceConfig
 from jaxfood.errors import UserError
+from jaxfood.places import check_writable_file, check_writable_folder
 
 if TYPE_CHECKING:
     from jaxfood.pytorch.optimizer_state import TorchOptimizer
@@ -40,6 +41,7 @@ def from_torch(argv: Sequence[str]) -> None:
     parser.add_argument("--config", help="the run's other settings: a TOML file or a recipe")
     parser.add_argument("--weights_only", action="store_true", help="begin with a fresh optimizer, of any settings")
     arguments, flags = parser.parse_with_settings(argv)
+    check_writable_folder(arguments.run, "RUN")
 
     cli.set_up_jax(DeviceConfig())
     from jaxfood.pytorch import files, training_checkpoint, weights
@@ -56,7 +58,7 @@ def from_torch(argv: Sequence[str]) -> None:
         opt_state = optimizer.opt_state(config, variables["params"]) if optimizer is not None else None
     begin_from(arguments.run, config, variables, opt_state)
     size = f"weights for {config.data.image_size} px and {config.model.num_classes} classes"
-    print(f"{arguments.run}: {size}; {_of_optimizer(config, optimizer)}")
+    cli.say(f"{arguments.run}: {size}; {_of_optimizer(config, optimizer)}")
 
 
 def _config(
@@ -116,6 +118,7 @@ def to_torch(argv: Sequence[str]) -> None:
     )
     arguments = parser.parse_args(argv)
     which = arguments.which or ("last" if arguments.with_optimizer else "best")
+    check_writable_file(arguments.weights, "FILE")
 
     cli.set_up_jax(DeviceConfig())
     from jaxfood.pytorch import training_checkpoint, weights
@@ -131,7 +134,7 @@ def to_torch(argv: Sequence[str]) -> None:
         _, variables, _ = load_run(arguments.run, which)
         weights.to_torch(variables, arguments.weights)
         what = "weights"
-    print(f"{arguments.weights}: {what} of {arguments.run} ({which})")
+    cli.say(f"{arguments.weights}: {what} of {arguments.run} ({which})")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """Who of several processes lives, and where all of them stop: a thread in each shows the others how it stands.
 
-It goes through the key-value store of JAX's coordination service, which process 0 carries.
+It goes through the key-value store of JAX's coordination service, which process 0 carries. Whoever reaches its port can
+write there: what is read is believed only where it is what one of these processes could have written, and at most
+`LONGEST_VALUE` characters of it are looked at.
 """
 
 import atexit
 import ctypes
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,13 +18,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, bounded, printable
+from jaxfood.terminal import end_at_once
 
 LOST = 75  # exit status where another process has ended: sysexits' EX_TEMPFAIL, "try again later"
 HEARTBEAT_SECONDS = 20  # JAX's own; later than ours, as JAX ends the others by SIGABRT under a C++ stack trace
 
 # A process counts as dead after 10 s without a sign of its thread. That thread needs the GIL, which whatever takes long
 # here (compiling, copying, reading, waiting for others) gives up.
+LONGEST_VALUE = 2**16  # characters; ours have some hundreds, a user's mistake up to 4,000
 _INTERVAL = 0.5  # seconds between two looks at the others
 _DEAD, _ENDING, _UNREACHABLE = 20, 10, 4  # looks without news from another process, after which this one ends
 _DIED = "has died or can no longer be reached"
@@ -64,6 +69,31 @@ class Status:
     end: str = ""  # why it ends
 
 
+def process_of(key: str, count: int) -> int | None:
+    """The number of the process whose key this is, one of `count`; None: nobody's."""
+    number = key.rpartition("/")[2]
+    return int(number) if re.fullmatch("0|[1-9][0-9]{0,8}", number) and int(number) < count else None
+
+
+def read_status(text: str) -> Status | None:
+    """What a process showed; None: no process of this version wrote that."""
+    try:
+        values = json.loads(text) if len(text) <= LONGEST_VALUE else None
+    except (ValueError, RecursionError):
+        return None
+    kinds = {"looks": int, "work": int, "wants_stop": bool, "step": int | None, "end": str}
+    if not isinstance(values, dict) or values.keys() != kinds.keys():
+        return None
+    if any(
+        not isinstance(values[name], kind) or (kind is not bool and isinstance(values[name], bool))
+        for name, kind in kinds.items()
+    ):
+        return None
+    if not all(0 <= values[name] < 2**63 for name in ("looks", "work")) or not -1 <= (values["step"] or 0) < 2**63:
+        return None
+    return Status(**values)
+
+
 class Monitor:
     """A thread that shows how this process stands and sees how the others do, whatever the main thread waits for.
 
@@ -76,6 +106,7 @@ class Monitor:
         self.broken = False  # off, before its work was done
         self._own, self._count, self._client = service().process_id, service().num_processes, service().client
         self._seen: dict[int, Status] = {}
+        self._heard: set[int] = set()  # of whom the last look found a status
         self._silent: dict[int, int] = {}  # for how many looks each process has shown nothing new
         self._steps = threading.Condition()
         self._step, self._stop_at = -1, -1
@@ -114,18 +145,19 @@ class Monitor:
 
     def part(self, reason: str) -> None:
         """Show the others why this process ends, and look no longer."""
-        self.status.end = reason
+        self.status.end = bounded(reason)
         self._parting.set()
         self._thread.join()
 
     def lose(self, process: int, how: str = _DIED) -> NoReturn:
         """End this process, as another one has ended."""
         self.status.end = f"process {process} {how}"
-        line = f"error: {self.status.end}, so this one stops too; start all again with --resume to go on\n"
+        end = bounded(printable(self.status.end))
+        line = f"error: {end}, so this one stops too; start all again with --resume to go on\n"
         os.write(2, line.encode())
         if (process, how) != (0, _DIED):  # with it the service is gone
             self._take_leave()
-        end_process(LOST)
+        end_at_once(LOST)
 
     def _watch(self) -> None:
         failures = 0
@@ -147,11 +179,15 @@ class Monitor:
 
     def _look(self) -> None:
         self._client.key_value_set(f"jaxfood/status/{self._own}", json.dumps(asdict(self.status)), True)
+        self._heard = set()
         for key, text in self._client.key_value_dir_get("jaxfood/status/"):
-            process, status = int(key.rpartition("/")[2]), Status(**json.loads(text))
+            process, status = process_of(key, self._count), read_status(text)
+            if process is None or status is None:  # none of ours; whose it replaces is silent, and missed in time
+                continue
             silent = status == self._seen.get(process)
             self._silent[process] = self._silent.get(process, 0) + 1 if silent else 0
             self._seen[process] = status
+            self._heard.add(process)
 
     def _agree(self) -> None:
         """Where some process wants to stop: wait after a step, until all do, then stop one step after the last."""
@@ -166,11 +202,13 @@ class Monitor:
             self._steps.notify_all()
 
     def _miss(self) -> None:
+        for process in self._seen.keys() - self._heard:  # a value that is none of ours stands in its place
+            self._silent[process] += 1
         for process, status in self._seen.items():
             if not status.end and self._silent[process] >= _DEAD:
                 self.lose(process)
             if status.end and self._silent[process] >= _ENDING and (status.end != _DONE or self.waits):
-                self.lose(process, f"has stopped ({status.end})")
+                self.lose(process, f"has stopped ({bounded(status.end)})")
 
     def _take_leave(self) -> None:
         """Show why this process ends. Process 0 goes last: without the service JAX would abort the others."""
@@ -188,20 +226,14 @@ def _part() -> None:
     assert _monitor
     if _monitor.broken or hasattr(sys, "last_value"):
         _monitor.part("by a fault that its own output shows")
-        end_process(1)
+        end_at_once(1)
     _monitor.part(_DONE)
-
-
-def end_process(status: int) -> NoReturn:
-    """End this process at once, though threads of it may wait for ever."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    os._exit(status)
 
 
 def catch_abort() -> None:
     """By way of C, where it runs in the thread that aborts: Python would leave it to the main thread, which waits."""
+    if os.name != "posix":  # Windows has no such way to the process's own C library
+        return
     ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
 
 
@@ -210,7 +242,7 @@ def _aborted(signal_number: int) -> None:
     """JAX's C++ gives up: the service refuses this process, or answers no longer. Other faults take their course."""
     if not _monitor:
         os.write(2, _REFUSED)
-        end_process(2)
+        end_at_once(2)
     looks = _monitor.status.looks
     time.sleep((_UNREACHABLE + 2) * _INTERVAL)
     if _monitor.status.looks < looks + 2:

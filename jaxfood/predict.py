@@ -6,8 +6,8 @@ from pathlib import Path
 from jaxfood import cli
 from jaxfood.config.sections import DeviceConfig
 from jaxfood.errors import UserError, first_few
-from jaxfood.files import is_remote
 from jaxfood.inference.submission import ID_FORMS, describe_ids, make_ids, write_submission
+from jaxfood.places import check_writable_file, is_folder
 
 DESCRIPTION = """Write the class of every picture of a folder. Several runs answer together, by the mean of their
 probabilities."""
@@ -34,12 +34,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from jaxfood.data.index import counted, index_pictures
 
-    if not is_remote(arguments.out) and not arguments.out.absolute().parent.is_dir():
-        raise UserError(f"--out {arguments.out}: there is no folder {arguments.out.parent}; make it first")
+    if shell_made := [run for run in arguments.runs if cli.is_picture_name(run.name) and not is_folder(run)]:
+        raise UserError(f"{shell_made[0]} is not a run: {cli.SHELL_GLOB}")
+    check_writable_file(arguments.out, "--out")
     index = index_pictures(arguments.images, labelled=False)
     ids = make_ids(index.paths, arguments.ids)
     if index.passed_over:
-        print(f"passed over in {index.root}: {counted(index.passed_over)}")
+        cli.say(f"passed over in {index.root}: {counted(index.passed_over)}")
     cli.set_up_jax(DeviceConfig())
 
     from jaxfood.inference.probabilities import answer_pictures
@@ -52,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.strict:
             raise UserError(f"{len(rows)} pictures cannot be read ({first_few(named, 10)}): mend or remove them")
         categories[list(rows)], guess = _guess(arguments.runs, answers.classes)
-        print(f"{len(rows)} of {len(ids)} pictures cannot be read and get {guess}: {first_few(named, 10)}")
+        cli.say(f"{len(rows)} of {len(ids)} pictures cannot be read and get {guess}: {first_few(named, 10)}")
     write_submission(arguments.out, ids, categories.tolist())
-    print(f"{arguments.out}: {len(ids)} rows; {describe_ids(index.paths, ids, arguments.ids)}")
+    cli.say(f"{arguments.out}: {len(ids)} rows; {describe_ids(index.paths, ids, arguments.ids)}")
 
 
 def _guess(runs: Sequence[Path], classes: Sequence[str]) -> tuple[int, str]:

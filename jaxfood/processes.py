@@ -6,6 +6,7 @@ Everything here works in a single process too, where it costs nothing.
 import itertools
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -16,12 +17,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxfood.config.distributed import AUTO, NONE, DistributedConfig
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, bounded, printable, written_otherwise
 from jaxfood.files import is_remote
-from jaxfood.monitor import HEARTBEAT_SECONDS, catch_abort, end_process, monitor, service
+from jaxfood.monitor import HEARTBEAT_SECONDS, catch_abort, monitor, service
+from jaxfood.terminal import end_at_once
 from jaxfood.version import __version__
 
 _LONG = 7 * 24 * 3600 * 1000  # milliseconds for others who are at work; the monitor sees to it that they live
+_LONGEST_TOLD = 2**24  # characters: settings of a run, a mistake's line, a digest; a bound on a stranger's
+_STRANGER = (
+    "what process {} is to tell the others was told by somebody else, or by another jaxfood: start all processes with "
+    "the same, and let nobody else reach the port of distributed.coordinator"
+)
 
 Result = TypeVar("Result")
 
@@ -64,7 +71,7 @@ def start(config: DistributedConfig) -> None:
     _joining = False
     if monitor():
         service().client.key_value_set(f"jaxfood/count/{index()}", str(count()))
-        of_first = int(service().client.blocking_key_value_get("jaxfood/count/0", _LONG))
+        of_first = _read_count(service().client.blocking_key_value_get("jaxfood/count/0", _LONG))
         alike = {"distributed.num_processes": count(), "jaxfood": __version__, "jax": jax.__version__}
         _check_same(_share(json.dumps(alike), among=of_first))
 
@@ -117,7 +124,7 @@ def together() -> Iterator[None]:
             raise
         problem = error
     if count() > 1:
-        _share("", str(problem or ""))
+        _share("", bounded(str(problem or "")))
 
 
 def by_first(work: Callable[[], object]) -> None:
@@ -170,10 +177,10 @@ def check_same(values: Mapping[str, Any]) -> None:
 def leave(status: int, reason: str) -> None:
     """Where there are other processes, end this one, which ends them too. It has had its say; they give the reason."""
     if _joining:
-        end_process(status)
+        end_at_once(status)
     if watcher := monitor():
         watcher.part(reason)
-        end_process(status)  # at once: JAX would wait for the others first
+        end_at_once(status)  # at once: JAX would wait for the others first
 
 
 class _SharedError(UserError):
@@ -187,11 +194,14 @@ def _share(text: str, problem: str = "", among: int | None = None) -> list[str]:
     try:
         client.key_value_set(f"{place}/{index()}", json.dumps([text, problem]))
         every = range(among or count())
-        told = [json.loads(client.blocking_key_value_get(f"{place}/{process}", _LONG)) for process in every]
+        told = [_read_told(client.blocking_key_value_get(f"{place}/{process}", _LONG), process) for process in every]
     except RuntimeError as error:
+        if "ALREADY_EXISTS" in str(error):
+            raise UserError(_STRANGER.format(index())) from None
         watcher.end_work(error)
         raise
-    watcher.waits = False
+    finally:
+        watcher.waits = False
     problems = [problem for _, problem in told]
     for process, said in enumerate(problems):
         if said:
@@ -200,21 +210,49 @@ def _share(text: str, problem: str = "", among: int | None = None) -> list[str]:
     return [text for text, _ in told]
 
 
+def _read_told(text: str, process: int) -> tuple[str, str]:
+    """The two texts that a process told; whoever reaches the port of the coordinator can write there too."""
+    try:
+        told = json.loads(text) if len(text) <= _LONGEST_TOLD else None
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, list) or len(told) != 2 or not all(isinstance(part, str) for part in told):
+        raise UserError(_STRANGER.format(process))
+    return told[0], told[1]
+
+
+def _read_count(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,4}", text):
+        raise UserError("process 0 tells no number of processes: start all processes with the same jaxfood")
+    return int(text)
+
+
 def _check_same(texts: list[str]) -> None:
-    first, *others = map(json.loads, texts)
+    first, *others = map(_read_values, texts)
     for process, theirs in enumerate(others, start=1):
         for name, value in first.items():
             if theirs.get(name) != value:
+                one, other = (bounded(printable(each), 1000) for each in (value, theirs.get(name)))
+                alike = written_otherwise(str(value), str(theirs.get(name)))
                 raise UserError(
-                    f"{name} is {value} in process 0 and {theirs.get(name)} in process {process}: "
+                    f"{name} is {one} in process 0 and {other} in process {process}{alike}: "
                     "start all processes with the same"
                 )
+
+
+def _read_values(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    return values if isinstance(values, dict) else {}
 
 
 def _started_together(environment: Mapping[str, str]) -> bool:
     """Whether Slurm or a TPU pod started this process as one of several."""
     workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
-    return int(environment.get("SLURM_STEP_NUM_TASKS") or 1) > 1 or "," in workers
+    tasks = environment.get("SLURM_STEP_NUM_TASKS", "")
+    return (tasks.isdecimal() and int(tasks[:9]) > 1) or "," in workers
 
 
 def _place(config: DistributedConfig) -> dict[str, Any]:

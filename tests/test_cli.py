@@ -223,7 +223,7 @@ def test_help_names_every_setting_and_its_default(tmp_path: Path) -> None:
     text = " ".join(words)
     for default in (
         *("default: 0.001; 0.0003 for adam", "0.01 for adagrad, rmsprop", "1e-10 for adagrad"),
-        *("default: 6666", "at least 32, a multiple of 32; default: 128"),
+        *("default: 6666", "at least 32, at most 2048, a multiple of 32; default: 128"),
     ):
         assert default in text
     for flag in ("--config", "--workdir", "--resume", "--overwrite"):

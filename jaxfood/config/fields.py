@@ -6,7 +6,10 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, shown
+
+# What no setting exceeds, if it does not say less: steps and positions are counted in int32, and float32 ends at 3e38.
+_LARGEST = {int: 1_000_000_000, float: 1e30, tuple: 1e30}
 
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "numbers"}
 
@@ -49,7 +52,13 @@ def _is_choice(value: str, choice: str) -> bool:
 
 
 def setting(default: Any, meaning: str, *, choices: Sequence[str] = (), infinite: bool = False, **limits: float) -> Any:
-    """A dataclass field with its default, its meaning (shown by ``--help``) and what it accepts."""
+    """A dataclass field with its default, its meaning (shown by ``--help``) and what it accepts.
+
+    A number has an upper limit, its own or the general one.
+    """
+    largest = _LARGEST.get(type(default))
+    if largest and not infinite and not limits.keys() & {"at_most", "below"}:
+        limits["at_most"] = largest
     accepts = Accepts(choices, infinite, limits)
     return dataclasses.field(default=default, metadata={"meaning": meaning, "accepts": accepts})
 
@@ -79,7 +88,9 @@ def check(name: str, field: dataclasses.Field, value: Any) -> Any:
     if isinstance(value, tuple):
         of_its_type = kind is tuple and all(type(number) is float for number in value)
     if not of_its_type or value not in field.metadata["accepts"]:
-        raise UserError(f"{name} = {given!r}: it takes {describe(field)}")
+        raise UserError(_refusal(name, field, given))
+    if isinstance(value, str) and (reason := _unwritable(value)):
+        raise UserError(f"{name} = {shown(value)}: {reason}")
     return value
 
 
@@ -89,8 +100,43 @@ def parse(name: str, field: dataclasses.Field, text: str) -> Any:
     try:
         value = _READ.get(kind, kind)(text)
     except (KeyError, ValueError):
-        raise UserError(f"{name} = {text!r}: it takes {describe(field)}") from None
+        raise UserError(_refusal(name, field, text)) from None
     return check(name, field, value)
+
+
+def _refusal(name: str, field: dataclasses.Field, given: Any) -> str:
+    meant = _meant(field, given)
+    return f"{name} = {shown(given)}: it takes {describe(field)}" + (f"; write {meant}" if meant else "")
+
+
+def _meant(field: dataclasses.Field, given: Any) -> str:
+    """The right spelling of a value that was only spelled otherwise: `True`, 64.0, "8", 1e3, 0,5."""
+    kind, accepts = kind_of(field), field.metadata["accepts"]
+    short = isinstance(given, bool | float) or (isinstance(given, str) and len(given) < 50)
+    text = str(given).strip().lower() if short or (type(given) is int and abs(given) < 10**30) else ""
+    if kind is bool:
+        words = {"true": ("true", "yes", "on", "1"), "false": ("false", "no", "off", "0")}
+        return next((word for word, others in words.items() if text in others), "")
+    if kind not in (int, float) or isinstance(given, bool):
+        return ""
+    try:
+        number = float(text.replace(",", "."))
+    except ValueError:
+        return ""
+    if kind is int and number.is_integer():
+        return str(int(number)) if int(number) in accepts else ""
+    return repr(number) if kind is float and number in accepts else ""
+
+
+def _unwritable(text: str) -> str:
+    """Why a text cannot stand in a run's config.toml, which is UTF-8, or name anything; "" if it can."""
+    if "\0" in text:
+        return "it holds a null byte; write it anew"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "its bytes are not UTF-8, which config.toml is; give a folder another name, or a link to it (ln -s)"
+    return ""
 
 
 def _to_float(value: Any) -> Any:

@@ -23,15 +23,17 @@ class SpectrumSettings(Section):
     """How much is spent on the spectrum."""
 
     section = "landscape"
-    dense_size: int = setting(1000, "up to so many parameters the whole Hessian is made", at_least=0)
-    memory_gib: float = setting(2.0, "memory for Lanczos vectors; 20 to 200 are kept", at_least=0)
+    dense_size: int = setting(1000, "up to so many parameters the whole Hessian is made", at_least=0, at_most=50_000)
+    memory_gib: float = setting(2.0, "memory for Lanczos vectors; 20 to 200 are kept", at_least=0, at_most=100_000)
     accuracy: float = setting(0.01, "an extreme eigenvalue's residual, as a share of it", above=0, below=1)
     floor: float = setting(5e-5, "or as a share of the largest magnitude, where that is more", at_least=0, below=1)
-    max_products: int = setting(400, "most Hessian-vector products for the extreme eigenvalues", at_least=1)
+    max_products: int = setting(
+        400, "most Hessian-vector products for the extreme eigenvalues", at_least=1, at_most=1_000_000
+    )
     miss_probability: float = setting(1e-3, "that at either end an eigenvalue lies further out", above=0, below=1)
-    probes: int = setting(3, "random vectors for the spectral density", at_least=2)
-    steps: int = setting(20, "products for each of them", at_least=1)
-    trace_products: int = setting(13, "products for the trace", at_least=4)
+    probes: int = setting(3, "random vectors for the spectral density", at_least=2, at_most=10_000)
+    steps: int = setting(20, "products for each of them", at_least=1, at_most=10_000)
+    trace_products: int = setting(13, "products for the trace", at_least=4, at_most=1_000_000)
     seed: int = setting(0, "of the choice of pictures and of every random vector", at_least=0, below=2**31)
 
 
@@ -40,10 +42,12 @@ class LandscapeConfig(SpectrumSettings, Tolerances):
     """How a run's landscape is measured, and when."""
 
     every: int = setting(0, "while training: measure after each so many epochs, too; 0: never", at_least=0)
-    samples: int = setting(32, "pictures that the loss is taken on", at_least=1)
+    samples: int = setting(32, "pictures that the loss is taken on", at_least=1, at_most=1_000_000)
     statistics: str = setting(
         "running",
         "BatchNorm by the running statistics, as predict has it, or by those of the pictures as one batch",
         choices=("running", "batch"),
     )
-    radius: float = setting(0.05, "of the ball in which the worst rise of the loss is sought", above=0)
+    radius: float = setting(
+        0.05, "of the ball in which the worst rise of the loss is sought", above=0, at_most=1_000_000
+    )

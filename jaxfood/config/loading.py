@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,12 +14,37 @@ from jaxfood.config.loss import LOSSES
 from jaxfood.config.optimizer import OPTIMIZERS
 from jaxfood.config.schedule import SCHEDULES
 from jaxfood.config.sections import SECTIONS, Config
-from jaxfood.errors import UserError
-from jaxfood.files import is_remote
+from jaxfood.config.toml import read_tables
+from jaxfood.errors import UserError, bounded, printable, shown
+from jaxfood.files import is_remote, refuse_service, to_path
+from jaxfood.places import is_file
 
 # Sections of several variants, one of which `name` chooses, and the settings that outlive another choice.
 VARIANTS: dict[str, Mapping[str, type[Section]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "loss": LOSSES}
 LASTING = {"optimizer": {"clip_norm"}}
+
+# What other programs call a setting.
+_OTHER_NAMES = {
+    **dict.fromkeys(("lr", "learningrate", "rate", "eta"), "optimizer.learning_rate"),
+    **dict.fromkeys(("wd", "decay", "l2"), "optimizer.weight_decay"),
+    **dict.fromkeys(("optim", "opt", "optimizer"), "optimizer.name"),
+    **dict.fromkeys(("clip", "grad_clip", "max_grad_norm", "clip_grad_norm"), "optimizer.clip_norm"),
+    **dict.fromkeys(("scheduler", "lr_scheduler", "sched", "schedule"), "schedule.name"),
+    **dict.fromkeys(("epoch", "num_epochs", "n_epochs", "max_epochs"), "train.epochs"),
+    **dict.fromkeys(("bs", "batch", "batchsize", "train_batch_size"), "train.batch_size"),
+    **dict.fromkeys(("early_stop", "early_stopping", "train_patience"), "train.patience"),
+    **dict.fromkeys(("myseed", "random_seed", "manual_seed"), "train.seed"),
+    **dict.fromkeys(("grad_accum", "accumulation", "gradient_accumulation_steps"), "train.accumulate"),
+    **dict.fromkeys(("data", "dataset", "data_dir", "datadir", "data_path", "dataset_dir", "path"), "data.root"),
+    **dict.fromkeys(("size", "img_size", "imgsz", "resolution", "image"), "data.image_size"),
+    **dict.fromkeys(("classes", "n_classes", "nclasses"), "model.num_classes"),
+    **dict.fromkeys(("smoothing", "labelsmoothing"), "loss.label_smoothing"),
+    **dict.fromkeys(("criterion", "loss"), "loss.name"),
+    **dict.fromkeys(("gpu", "device", "cuda", "accelerator"), "device.platform"),
+    **dict.fromkeys(("gpus", "devices", "num_devices"), "device.count"),
+    **dict.fromkeys(("fp16", "bf16", "amp", "precision"), "model.dtype"),
+    **dict.fromkeys(("cache", "cachedir"), "data.cache_dir"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +58,18 @@ class Source:
     def __post_init__(self) -> None:
         for section, values in self.values.items():
             if section not in SECTIONS:
-                raise UserError(f"{self.name}: no section {section!r}{_did_you_mean(section, SECTIONS)}")
+                raise UserError(f"{self.name}: no section {shown(section)}{_meant_section(section)}")
             known = {field.name for variant in variants_of(section) for field in dataclasses.fields(variant)}
             for key in values:
                 if key not in known:
                     hint = _did_you_mean(key, known, prefix=f"{section}.")
-                    raise UserError(f"{self.name}: no setting {section}.{key}{hint}")
+                    if not hint and (elsewhere := setting_of(key)):
+                        hint = f": did you mean {elsewhere}?"
+                    raise UserError(f"{self.name}: no setting {section}.{bounded(printable(key), 100)}{hint}")
             name = values.get("name")
             if section in VARIANTS and name is not None and not (isinstance(name, str) and name in VARIANTS[section]):
                 choices = ", ".join(VARIANTS[section])
-                raise UserError(f"{self.name}: {section}.name = {name!r}: it takes one of: {choices}")
+                raise UserError(f"{self.name}: {section}.name = {shown(name)}: it takes one of: {choices}")
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -60,7 +86,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
-            raise UserError(f"override {override!r}: write SECTION.FIELD=VALUE")
+            raise UserError(f"override {shown(override)}: write SECTION.FIELD=VALUE")
         pairs.append((name.strip(), text.strip()))
     files = [] if path is None else [read_toml(find_config(path))]
     return merge(*files, read_texts(pairs, name="overrides"))
@@ -79,27 +105,23 @@ def find_config(path: str | Path) -> Path:
     """The file that `--config` means: a recipe's name (no folder, no suffix) or a path."""
     text = str(path)
     if "/" in text or "\\" in text or text.endswith(".toml"):
-        return _expanded(text)
+        return to_path(text)
     known = recipes()
     if text not in known:
-        raise UserError(f"no recipe {text!r}{_did_you_mean(text, known)}; there are: {', '.join(known)}")
+        mend = _did_you_mean(text, known) or (f"; of a file write ./{text}" if is_file(Path(text)) else "")
+        raise UserError(f"no recipe {shown(text)}{mend}; there are: {', '.join(known)}")
     return known[text]
 
 
 def read_toml(path: Path) -> Source:
     """The settings of a TOML file."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}") from None
-    except FileNotFoundError:
-        raise UserError(f"no configuration file {path}; check its path") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    tables = read_tables(path)
     for section, table in tables.items():
         if not isinstance(table, dict):
+            where = f"; did you mean {setting}?" if (setting := setting_of(section)) else ""
             raise UserError(
-                f"{path.name}: {section} = {table!r} stands outside a section; write it below its [section]"
+                f"{path.name}: {bounded(printable(section), 100)} = {shown(table)} stands outside a section; "
+                f"write it below its [section]{where}"
             )
     return Source(path.name, tables)
 
@@ -121,7 +143,8 @@ def merge(*sources: Source) -> Config:
     sections: dict[str, Any] = {section: _merge_section(section, sources) for section in SECTIONS}
     data = sections["data"]
     if data.root:
-        root = data.root.rstrip("/") if is_remote(data.root) else str(_expanded(data.root).absolute())
+        refuse_service(data.root, "data.root = ")
+        root = data.root.rstrip("/") if is_remote(data.root) else str(to_path(data.root).absolute())
         sections["data"] = dataclasses.replace(data, root=root)
     return Config(**sections)
 
@@ -166,13 +189,30 @@ def _merge_section(section: str, sources: Iterable[Source]) -> Section:
     return variant(**result)
 
 
-def _expanded(path: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise UserError(f"{path}: there is no such user; write the path without ~") from None
+def setting_of(word: str) -> str:
+    """The setting, as "section.field", that is meant by a word that is none: a field's name or another for it.
+
+    "" where there is none, or several sections have the field.
+    """
+    word = word.replace("-", "_").lower()
+    if word in _OTHER_NAMES:
+        return _OTHER_NAMES[word]
+    fields = {
+        f"{section}.{field.name}"
+        for section in SECTIONS
+        for variant in variants_of(section)
+        for field in dataclasses.fields(variant)
+        if field.name == word
+    }
+    return fields.pop() if len(fields) == 1 else ""
+
+
+def _meant_section(section: str) -> str:
+    if setting := setting_of(section):
+        return f": did you mean {setting}?"
+    return _did_you_mean(section, SECTIONS)
 
 
 def _did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5) if len(word) < 100 else []
     return f": did you mean {prefix}{close[0]}?" if close else ""

@@ -23,7 +23,7 @@ class CrossEntropy(LossConfig):
     """`torch.nn.CrossEntropyLoss`, the notes' loss."""
 
     label_smoothing: float = setting(0.0, "share of the target spread evenly over all classes", at_least=0, at_most=1)
-    class_weights: tuple[float, ...] = setting((), _WEIGHTS, at_least=0)
+    class_weights: tuple[float, ...] = setting((), _WEIGHTS, at_least=0, at_most=1_000_000)
 
 
 @variant("mse", LOSSES)
@@ -35,5 +35,5 @@ class MeanSquaredError(LossConfig):
 class Focal(LossConfig):
     """Focal loss (Lin et al. 2017, its recommended gamma): cross-entropy times (1 - p)^gamma of the right class."""
 
-    gamma: float = setting(2.0, "how little pictures that are right already weigh", at_least=0)
-    class_weights: tuple[float, ...] = setting((), _WEIGHTS, at_least=0)
+    gamma: float = setting(2.0, "how little pictures that are right already weigh", at_least=0, at_most=1000)
+    class_weights: tuple[float, ...] = setting((), _WEIGHTS, at_least=0, at_most=1_000_000)

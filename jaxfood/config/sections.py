@@ -14,6 +14,9 @@ from jaxfood.config.landscape import LandscapeConfig
 from jaxfood.config.loss import CrossEntropy, LossConfig
 from jaxfood.config.optimizer import Adam, OptimizerConfig
 from jaxfood.config.schedule import Constant, ScheduleConfig
+from jaxfood.errors import UserError
+
+LAST_STEP = 2**31 - 1
 
 MAX_CLASSES = 100_000
 
@@ -40,7 +43,9 @@ class DataConfig(Section):
         "how class folders are numbered: by their sorted names as ImageFolder does, or natural (2 before 10)",
         choices=("name", "natural"),
     )
-    image_size: int = setting(128, "height and width in pixels after resizing", at_least=32, multiple_of=32)
+    image_size: int = setting(
+        128, "height and width in pixels after resizing", at_least=32, at_most=2048, multiple_of=32
+    )
     fraction: float = setting(1.0, "share of each class's training pictures that is used", above=0, at_most=1)
     skip_corrupt: bool = setting(False, "leave out pictures that cannot be decoded instead of stopping")
     exif_orientation: bool = setting(
@@ -88,14 +93,41 @@ class TrainConfig(Section):
     """The loop."""
 
     section = "train"
-    epochs: int = setting(8, "passes over the training pictures", at_least=1)
-    batch_size: int = setting(64, "pictures in one update, over all devices together", at_least=1)
-    patience: int = setting(5, "stop when more epochs than this in a row brought no new best", at_least=0)
+    epochs: int = setting(8, "passes over the training pictures", at_least=1, at_most=1_000_000)
+    batch_size: int = setting(64, "pictures in one update, over all devices together", at_least=1, at_most=1_000_000)
+    patience: int = setting(
+        5, "stop when more epochs than this in a row brought no new best", at_least=0, at_most=1_000_000
+    )
     seed: int = setting(6666, "seed of the first weights and of the order of pictures", at_least=0, below=2**31)
     accumulate: int = setting(
-        1, "compute each batch in so many parts, one after another: one update, less memory", at_least=1
+        1,
+        "compute each batch in so many parts, one after another: one update, less memory; at most the batch_size",
+        at_least=1,
+        at_most=1_000_000,
     )
     parallel: str = setting("jit", "how one step spans several devices", choices=("jit", "pmap"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.accumulate > self.batch_size:
+            raise UserError(
+                f"train.accumulate = {self.accumulate} parts of train.batch_size = {self.batch_size} pictures: a part "
+                f"has at least one; set train.accumulate to {self.batch_size} or less"
+            )
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Updates in the whole run, a number that the int32 of the step counter and the schedules holds.
+
+        Raises:
+            UserError: it does not.
+        """
+        if self.epochs * steps_per_epoch > LAST_STEP:
+            raise UserError(
+                f"train.epochs = {self.epochs} of {steps_per_epoch} steps each are {self.epochs * steps_per_epoch:,} "
+                f"steps, and steps are counted to {LAST_STEP:,}: set train.epochs to {LAST_STEP // steps_per_epoch} "
+                "or less, or a larger train.batch_size"
+            )
+        return self.epochs * steps_per_epoch
 
     @property
     def part_size(self) -> int:
@@ -108,7 +140,9 @@ class CheckpointConfig(Section):
     """What a run keeps beside the last checkpoint."""
 
     section = "checkpoint"
-    keep_best: int = setting(1, "how many of the best checkpoints are kept, beside the last", at_least=1)
+    keep_best: int = setting(
+        1, "how many of the best checkpoints are kept, beside the last", at_least=1, at_most=10_000
+    )
     every: int = setting(0, "also save after each so many steps inside an epoch; 0: at its end only", at_least=0)
 
 
@@ -118,7 +152,7 @@ class DeviceConfig(Section):
 
     section = "device"
     platform: str = setting("", "cpu, gpu or tpu; empty: the best that JAX finds", choices=("", "cpu", "gpu", "tpu"))
-    count: int = setting(0, "number of devices; 0: all", at_least=0)
+    count: int = setting(0, "number of devices; 0: all", at_least=0, at_most=65_536)
     compilation_cache: bool = setting(True, "keep compiled steps on disk for the next start")
 
 

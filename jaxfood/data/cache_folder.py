@@ -14,7 +14,7 @@ import PIL
 
 from jaxfood.data.index import PictureIndex
 from jaxfood.errors import UserError
-from jaxfood.files import is_remote, reading, to_local_path
+from jaxfood.files import home, is_remote, reading, to_local_path
 
 # Part of the fingerprint: raise it when the bytes of an entry would come out differently.
 FORMAT_VERSION = 1
@@ -24,7 +24,7 @@ _ABANDONED_AFTER_SECONDS = 24 * 3600
 
 def default_cache_dir() -> Path:
     """`$XDG_CACHE_HOME/jaxfood`, by default `~/.cache/jaxfood` (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxfood"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "jaxfood"
 
 
 def cache_folder(cache_dir: str | Path = "") -> Path:

@@ -7,7 +7,8 @@ from jaxfood import cli
 from jaxfood.config import loading
 from jaxfood.config.sections import DeviceConfig
 from jaxfood.errors import UserError
-from jaxfood.files import is_remote
+from jaxfood.files import is_remote, to_local_path
+from jaxfood.places import check_writable_folder
 
 DESCRIPTION = """Say where a trained run stands: whether the gradient has vanished, whether it is a minimum, a maximum
 or a saddle, how sure that is, and how to leave it. Writes landscape.md, landscape.json and pictures."""
@@ -48,6 +49,10 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[loadin
         raise UserError("--escape leaves one checkpoint: name it with --which in place of --path")
     if is_remote(arguments.run) and arguments.out is None:
         raise UserError(f"{arguments.run} is in a bucket, and pages are written locally: name a folder with --out")
+    out = to_local_path(arguments.out or arguments.run / "landscape", "--out")
+    check_writable_folder(out, "--out")
+    if arguments.escape is not None:
+        check_writable_folder(arguments.escape, "--escape")
     short = {name: text for name in ("samples", "seed") if (text := getattr(arguments, name)) is not None}
     return arguments, (flags, loading.read_texts((f"landscape.{name}", text) for name, text in short.items()))
 

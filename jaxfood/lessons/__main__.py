@@ -1,11 +1,12 @@
 """`python -m jaxfood.lessons`: run a worked example of the notes, or list them."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jaxfood import cli
 from jaxfood.config.sections import DeviceConfig
+from jaxfood.files import to_local_path
 from jaxfood.lessons import LESSONS, run_lesson
+from jaxfood.places import check_writable_folder
 
 DESCRIPTION = """Run a worked example of the notes: it writes pictures, a page (NAME.md) and its numbers (NAME.json).
 Without a name the lessons are listed."""
@@ -24,9 +25,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{name:{width}}  {summary}")
         return
     if arguments.name in LESSONS:  # JAX is slow to start: not for a name that is refused
+        check_writable_folder(to_local_path(arguments.out, "--out"), "--out")
         cli.set_up_jax(DeviceConfig())
     run_lesson(arguments.name, arguments.out, full=arguments.full)
-    print(Path(arguments.out, f"{arguments.name}.md"))
+    cli.say(str(to_local_path(arguments.out, "--out") / f"{arguments.name}.md"))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, printable
 from jaxfood.extras import require
-from jaxfood.files import to_local_path, write_whole
+from jaxfood.files import reason, to_local_path, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart by colour-blind eyes, and a line style each, told apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+
+_MARKUP = re.compile(r"[\\`*_{}\[\]#!|~$]")
 
 
 class Page:
@@ -34,17 +37,17 @@ class Page:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --out") from error
+            raise UserError(f"cannot write to {folder} ({reason(error)}); choose another --out") from error
         self._folder, self._name = folder, name
-        self._parts = [f"# {name}: {title}"]
+        self._parts = [f"# {name}: {escaped(title)}"]
         self.file = folder / f"{name}.md"
 
     def text(self, markdown: str) -> None:
-        """A paragraph."""
+        """A paragraph of Markdown; a name that a user gave stands in it by `escaped`."""
         self._parts.append(" ".join(markdown.split()))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """A table; numbers are shown with four significant digits."""
+        """A table; numbers are shown with four significant digits, texts as Markdown."""
         lines = [header, ["---"] * len(header), *([_shown(cell) for cell in row] for row in rows)]
         self._parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
@@ -78,8 +81,15 @@ class Page:
         write_whole(self._folder / f"{self._name}.json", "{\n" + ",\n".join(lines) + "\n}\n")
 
 
+def escaped(name: object) -> str:
+    """A name (of a class, a file, a run) as text of Markdown and its HTML: nothing in it is markup or a link."""
+    text = printable(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\g<0>", text).replace("://", "&#58;//")
+
+
 def _shown(cell: Any) -> str:
-    return f"{cell:.4g}" if isinstance(cell, float | np.floating) else str(cell)
+    """A cell, in which nothing ends the cell or the row."""
+    return f"{cell:.4g}" if isinstance(cell, float | np.floating) else re.sub(r"(?<!\\)\|", r"\|", printable(cell))
 
 
 def _plain(value: Any) -> Any:

@@ -7,9 +7,9 @@ from tqdm import tqdm
 
 from jaxfood.config.sections import Config
 from jaxfood.data.pictures import Pictures
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, printable
 from jaxfood.landscape import LineSearch, Point, escape
-from jaxfood.report.page import Page
+from jaxfood.report.page import Page, escaped
 from jaxfood.run_landscape.measure import SLICE_LOSSES, PointReport, classify, measure_geometry, planned_products
 from jaxfood.run_landscape.objective import load_sample, make_point
 from jaxfood.run_landscape.page import write_checkpoint, write_path
@@ -47,26 +47,26 @@ def survey_run(
     page = Page(out, "landscape", f"where {run} stands")
     pictures = load_sample(images, config, run, cache_dir)
     page.text(
-        f"The mean loss of {len(pictures)} pictures of {images}, BatchNorm by the "
+        f"The mean loss of {len(pictures)} pictures of {escaped(images)}, BatchNorm by the "
         f"{'running statistics' if config.landscape.statistics == 'running' else 'statistics of these pictures'}."
     )
     numbers = {"run": str(run), "images": images, "samples": len(pictures)}
     if which is None:
         page.save(numbers | _survey_path(run, config, pictures, page))
-        print(page.file)
+        print(printable(page.file))
         return
     _, variables, _ = load_run(run, which)
     with ProductBar() as bar:
         point = make_point(config, variables, pictures, bar.update)
         bar.expect(point, planned_products(point, config.landscape, geometry=True), SLICE_LOSSES)
         report = classify(point, config.landscape)
-        tqdm.write(f"{run}, {which}: {_in_words(report)}")
+        tqdm.write(printable(f"{run}, {which}: {_in_words(report)}"))
         with tqdm(total=SLICE_LOSSES, desc="losses of the slices", leave=False, delay=1) as losses:
             geometry = measure_geometry(point, report, config.landscape, losses.update)
     page.save(numbers | write_checkpoint(page, f"{which} checkpoint", report, geometry))
-    print(page.file)
+    print(printable(page.file))
     if new_run is not None:
-        print(_leave_saddle(point, report, config, variables, run, new_run))
+        print(printable(_leave_saddle(point, report, config, variables, run, new_run)))
 
 
 def _survey_path(run: Path, config: Config, pictures: Pictures, page: Page) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _survey_path(run: Path, config: Config, pictures: Pictures, page: Page) -> d
             if not reports:
                 bar.expect(point, len(steps) * planned_products(point, config.landscape, geometry=False))
             reports.append(classify(point, config.landscape))
-            tqdm.write(f"{run}, step {step}: {_in_words(reports[-1])}")
+            tqdm.write(printable(f"{run}, step {step}: {_in_words(reports[-1])}"))
     return write_path(page, steps, reports)
 
 

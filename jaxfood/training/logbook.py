@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from jaxfood import processes
 from jaxfood.config.sections import LoggingConfig
+from jaxfood.errors import printable
 from jaxfood.extras import require
 from jaxfood.files import Lines, write_whole
 from jaxfood.runs.directory import LOG, METRICS, TENSORBOARD
@@ -65,7 +66,8 @@ class Logbook:
         self._log, self._metrics = Lines(workdir / LOG), Lines(workdir / METRICS)
 
     def line(self, text: str) -> None:
-        """A line on standard output and in log.txt."""
+        """A line on standard output and in log.txt, whatever names stand in it."""
+        text = printable(text)
         tqdm.write(text)
         self._log.add(text)
 
