@@ -1,6 +1,7 @@
 """`python -m jaxfood.train`: train a classifier on a folder of pictures."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = loading.merge(*earlier, *given, flags)
 
     cli.set_up_jax(config.device, config.distributed)
-    from jaxfood.runs.directory import next_workdir
+    from jaxfood.runs.directory import make_workdir
 
-    if workdir is None:
-        first, *_ = processes.share(str(next_workdir(Path(recipe).stem if recipe else "run")))
-        workdir = Path(first)
-    train_and_evaluate(config, workdir, resume=arguments.resume, overwrite=arguments.overwrite)
+    if workdir is not None:
+        train_and_evaluate(config, workdir, resume=arguments.resume, overwrite=arguments.overwrite)
+        return
+    made = make_workdir(Path(recipe).stem if recipe else "run") if processes.is_first() else Path()
+    try:
+        train_and_evaluate(config, processes.share(str(made))[0])
+    finally:
+        if processes.is_first():
+            with suppress(OSError):  # it fails, as it should, where a run has begun
+                made.rmdir()
 
 
 if __name__ == "__main__":

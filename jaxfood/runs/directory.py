@@ -2,7 +2,9 @@
 
 import dataclasses
 import glob
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +12,52 @@ import jax
 
 from jaxfood.config.loading import Source, merge, read_toml, to_toml
 from jaxfood.config.sections import Config
+from jaxfood.data.records import Records
 from jaxfood.errors import UserError
-from jaxfood.files import is_remote, remove, to_path, write_whole
+from jaxfood.files import is_remote, read_bytes, reading, reason, remove, to_path, write_whole
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.networks import init_variables, make_model
+from jaxfood.places import check_work_directory, entries, exists, is_file, is_folder, kind, similar
 from jaxfood.runs.checkpoints import CHECKPOINTS, Checkpoints
+from jaxfood.runs.lock import HOLDER, LOCK
+from jaxfood.runs.pictures import PICTURES, write_pictures
+from jaxfood.version import __version__
 
 CONFIG = "config.toml"
 CLASSES = "classes.txt"
 METRICS = "metrics.jsonl"
 LOG = "log.txt"
 TENSORBOARD = "tensorboard"
-_OWN = (CONFIG, CLASSES, METRICS, LOG, TENSORBOARD, "landscape", CHECKPOINTS)
+FORMAT_FILE = "run.json"
+FORMAT = 1  # of a run on disk: raise it when an older jaxfood could not read what this one writes
+_OWN = (CONFIG, CLASSES, PICTURES, METRICS, LOG, TENSORBOARD, "landscape", CHECKPOINTS, FORMAT_FILE)
 
 
 def is_run(workdir: Path) -> bool:
     """Whether a directory is a run's."""
     if is_remote(workdir):  # a bucket has no empty folders: before the first checkpoint there is no checkpoints/
-        return (workdir / CONFIG).is_file() and (workdir / CLASSES).is_file()
-    return (workdir / CONFIG).is_file() and (workdir / CHECKPOINTS).is_dir()
+        return is_file(workdir / CONFIG) and is_file(workdir / CLASSES)
+    return is_file(workdir / CONFIG) and is_folder(workdir / CHECKPOINTS)
 
 
-def next_workdir(name: str, parent: Path = Path("runs")) -> Path:
-    """The next free `runs/NAME-N`."""
-    taken = [path.name.removeprefix(f"{name}-") for path in parent.glob(f"{glob.escape(name)}-*")]
-    return parent / f"{name}-{max((int(number) for number in taken if number.isdecimal()), default=0) + 1}"
+def is_half_made(workdir: Path) -> bool:
+    """Whether a directory was to become a run's, and whoever made it was ended before it was one."""
+    return is_file(workdir / FORMAT_FILE) and not is_file(workdir / CONFIG)
+
+
+def make_workdir(name: str, parent: Path = Path("runs")) -> Path:
+    """The next free `runs/NAME-N`, made by this process and no other."""
+    for _ in range(100):
+        taken = [path.name.removeprefix(f"{name}-") for path in parent.glob(f"{glob.escape(name)}-*")]
+        workdir = parent / f"{name}-{max((int(number) for number in taken if number.isdecimal()), default=0) + 1}"
+        try:
+            workdir.mkdir(parents=True)
+        except FileExistsError:  # another process was faster
+            continue
+        except OSError as error:
+            raise UserError(f"cannot make {workdir} ({reason(error)}); choose a --workdir") from error
+        return workdir
+    raise UserError(f"cannot make a folder {parent / name}-N: others take each number first; choose a --workdir")
 
 
 def check_free(workdir: Path, *, overwrite: bool) -> None:
@@ -43,33 +66,55 @@ def check_free(workdir: Path, *, overwrite: bool) -> None:
     Raises:
         UserError: it is a run and `overwrite` is not given, or it holds something else.
     """
-    if workdir.exists() and not workdir.is_dir():
+    what = kind(workdir)
+    if what and what != "folder":
         raise UserError(f"{workdir} is a file; choose another --workdir")
     if is_run(workdir):
         if not overwrite:
             raise UserError(
                 f"{workdir} is a run already: go on with --resume, replace it with --overwrite, or take another"
             )
-    elif workdir.is_dir() and any(workdir.iterdir()):
+    elif what and not is_half_made(workdir) and any(path.name not in (LOCK, HOLDER) for path in entries(workdir)):
         raise UserError(f"{workdir} is not empty and not a run; choose another --workdir")
+    check_work_directory(workdir)
 
 
-def begin(workdir: Path, config: Config, classes: Sequence[str], *, overwrite: bool = False) -> None:
-    """Make a directory a run's, replacing what an earlier run wrote there (and nothing else) with `overwrite`."""
+def begin(workdir: Path, classes: Sequence[str], records: Records = (), *, overwrite: bool = False) -> None:
+    """Make a directory ready to be a run's, which `write_config` then makes it.
+
+    Args:
+        workdir: free, as `check_free` has it.
+        classes: their names in label order.
+        records: the pictures that it is to be trained on; none where they are not known yet.
+        overwrite: replace what an earlier run wrote there, and nothing else.
+    """
     check_free(workdir, overwrite=overwrite)
-    try:
+    with writing(workdir):
         for name in _OWN:
             remove(workdir / name)
         if not is_remote(workdir):
-            (workdir / CHECKPOINTS).mkdir(parents=True)
+            workdir.mkdir(parents=True, exist_ok=True)
+        write_whole(workdir / FORMAT_FILE, json.dumps({"format": FORMAT, "jaxfood": __version__}) + "\n")
+        if not is_remote(workdir):
+            (workdir / CHECKPOINTS).mkdir()
         write_classes(workdir, classes)
-        write_config(workdir, config)
+        if records:
+            write_pictures(workdir, records)
+
+
+@contextmanager
+def writing(workdir: Path) -> Iterator[None]:
+    """Turns failures to write in a run's directory (no permission, disk full) into UserError."""
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"cannot write to {workdir} ({error.strerror or error}); choose another --workdir") from error
+        raise UserError(
+            f"cannot write to {workdir} ({reason(error)}): mend that, or choose another --workdir"
+        ) from error
 
 
 def write_config(workdir: Path, config: Config) -> None:
-    """Write a run's config.toml: what of its settings holds for its next start too."""
+    """Write a run's config.toml, which makes a directory a run's: what of its settings holds for its next start too."""
     lasting = dataclasses.replace(config, distributed=config.distributed.lasting())
     write_whole(workdir / CONFIG, to_toml(lasting))
 
@@ -81,9 +126,30 @@ def read_config(workdir: Path, *later: Source) -> Config:
         UserError: the directory is no run.
     """
     if not is_run(workdir):
-        missing = "it does not exist" if not workdir.exists() else f"it has no {CONFIG} with {CHECKPOINTS}/ beside it"
-        raise UserError(f"{workdir} is not a run: {missing}; name the work directory of a training")
+        raise UserError(f"{workdir} is not a run: {_missing(workdir)}; name the work directory of a training")
+    _check_format(workdir)
     return merge(read_toml(workdir / CONFIG), *later)
+
+
+def _missing(workdir: Path) -> str:
+    if not exists(workdir):
+        return f"it does not exist{similar(workdir)}"
+    if is_half_made(workdir):
+        return "whoever made it was ended before it was one: begin it again there"
+    return f"it has no {CONFIG} with {CHECKPOINTS}/ beside it"
+
+
+def _check_format(workdir: Path) -> None:
+    """Check that this version can read a run; the first ones did not tell their format."""
+    try:
+        told = json.loads(read_bytes(workdir / FORMAT_FILE))
+        found, made_by = int(told["format"]), str(told.get("jaxfood", "?"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"{workdir / FORMAT_FILE} is damaged: restore it, or remove it if you know the run") from None
+    if found > FORMAT:
+        raise UserError(f"{workdir} was made by jaxfood {made_by}, and this is {__version__}: upgrade jaxfood")
 
 
 def write_classes(workdir: Path, classes: Sequence[str]) -> None:
@@ -92,8 +158,14 @@ def write_classes(workdir: Path, classes: Sequence[str]) -> None:
 
 
 def read_classes(workdir: Path) -> tuple[str, ...]:
-    """The name of each class of a run, in label order."""
-    return tuple((workdir / CLASSES).read_text(encoding="utf-8").splitlines())
+    """The name of each class of a run, in label order.
+
+    Raises:
+        UserError: classes.txt cannot be read.
+    """
+    with reading(workdir / CLASSES):
+        text = read_bytes(workdir / CLASSES).decode("utf-8", "surrogateescape")
+    return tuple(text.removesuffix("\n").split("\n"))
 
 
 def load_run(workdir: str | Path, which: str | int = "best") -> tuple[FoodClassifier, dict[str, Any], Config]:

@@ -44,8 +44,10 @@ def read_pictures(workdir: Path) -> Records | None:
         ) from None
 
 
-def check_pictures(workdir: Path, classes: Sequence[str], now: Records, classes_now: Sequence[str]) -> None:
+def check_pictures(workdir: Path, classes: Sequence[str], now: Records, classes_now: Sequence[str]) -> bool:
     """Check that pictures, labels and classes are those that a run was trained on, wherever they lie now.
+
+    Returns whether the run tells which pictures these were; otherwise only classes can be compared.
 
     Args:
         workdir: the run.
@@ -69,6 +71,7 @@ def check_pictures(workdir: Path, classes: Sequence[str], now: Records, classes_
             f"the pictures are not those that {workdir} was trained on: {'; '.join(found)}: put them back as they "
             "were, or begin a new run"
         )
+    return before is not None
 
 
 def most_frequent_label(workdir: Path) -> int | None:

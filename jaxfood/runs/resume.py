@@ -5,10 +5,37 @@ import dataclasses
 from jaxfood.config.loading import all_settings
 from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
+from jaxfood.optim.schedules import make_schedule
 
 # Where data lie is not what they are: `runs.pictures` compares the pictures themselves.
 _WHERE = ("data.root", "data.train", "data.valid", "data.cache_dir", "data.resident")
 _CHANGEABLE = ("train.epochs", "train.patience", *_WHERE, "landscape.", "device.", "distributed.", "logging.")
+
+
+# Schedules that know how long the run is: with another number of epochs what is left of them is another curve.
+_OF_THE_WHOLE = ("warmup_cosine", "one_cycle", "inverse_sqrt")
+
+
+def schedule_changes(stored: Config, wanted: Config, step: int, total_steps: int) -> list[str]:
+    """What another number of epochs makes of the learning rate, in words; nothing where it stays as it was.
+
+    Args:
+        stored: the run's configuration so far.
+        wanted: that with which it goes on.
+        step: updates done.
+        total_steps: updates of the whole run, with which it goes on.
+    """
+    if stored.train.epochs == wanted.train.epochs or not step:
+        return []
+    if wanted.schedule.name not in _OF_THE_WHOLE and not wanted.schedule.warmup_ratio:
+        return []
+    before = make_schedule(stored.schedule, stored.optimizer, total_steps * stored.train.epochs // wanted.train.epochs)
+    after = make_schedule(wanted.schedule, wanted.optimizer, total_steps)
+    return [
+        f"train.epochs {stored.train.epochs} -> {wanted.train.epochs}: the schedule {wanted.schedule.name} spans the "
+        f"whole run, so the learning rate goes on at {float(after(step)):.3g}, where it stood at "
+        f"{float(before(step - 1)):.3g}"
+    ]
 
 
 def check_resumable(stored: Config, wanted: Config) -> None:

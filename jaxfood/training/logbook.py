@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,10 +11,11 @@ from tqdm import tqdm
 
 from jaxfood import processes
 from jaxfood.config.sections import LoggingConfig
-from jaxfood.errors import printable
+from jaxfood.errors import UserError, printable
 from jaxfood.extras import require
-from jaxfood.files import Lines, write_whole
+from jaxfood.files import Lines, read_bytes, reason, write_whole
 from jaxfood.runs.directory import LOG, METRICS, TENSORBOARD
+from jaxfood.training.metrics import finite_or_none
 
 
 class Writer(Protocol):
@@ -57,13 +58,26 @@ def make_writer(workdir: Path, logging: LoggingConfig, step: int) -> Writer:
 class Logbook:
     """The records of one run, going on from `step`."""
 
-    def __init__(self, workdir: Path, logging: LoggingConfig, step: int = 0) -> None:
+    def __init__(self, workdir: Path, logging: LoggingConfig, step: int = 0, introduction: Sequence[str] = ()) -> None:
+        """Go on with the records of a run.
+
+        Args:
+            workdir: the run.
+            logging: what is shown.
+            step: what was recorded after it is dropped.
+            introduction: lines that the terminal has shown already, for log.txt.
+        """
         self._writer = make_writer(workdir, logging, step)
         self._progress = logging.progress
-        kept = [record for record in read_metrics(workdir / METRICS) if record["step"] <= step]
+        records, damaged = _parse_metrics(workdir / METRICS)
+        kept = [record for record in records if record["step"] <= step]
         write_whole(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         self._recorded = {record["step"] for record in kept}
         self._log, self._metrics = Lines(workdir / LOG), Lines(workdir / METRICS)
+        for text in introduction:
+            self._log.add(printable(text))
+        if damaged:
+            self.line(f"{workdir / METRICS}: {damaged} lines were no records and are left out")
 
     def line(self, text: str) -> None:
         """A line on standard output and in log.txt, whatever names stand in it."""
@@ -85,10 +99,11 @@ class Logbook:
         if record["step"] in self._recorded:
             return
         self._recorded.add(record["step"])
-        self._metrics.add(json.dumps(record))
+        record = finite_or_none(record)
+        self._metrics.add(json.dumps(record, allow_nan=False))
         self._flush()
         for name, value in record.items():
-            if name not in ("epoch", "step"):
+            if name not in ("epoch", "step") and value is not None:
                 self._writer.add_scalar(name, value, record["step"])
 
     def bar(self, total: int, description: str, start: int = 0) -> "Bar":
@@ -104,9 +119,23 @@ class Logbook:
         self._metrics.flush()
 
 
-def open_logbook(workdir: Path, logging: LoggingConfig, step: int) -> AbstractContextManager["Logbook"]:
-    """That of the first process, which records for all, going on from `step`; closed at the end of a `with`."""
-    return closing(Logbook(workdir, logging, step) if processes.is_first() else NoLogbook())
+@contextmanager
+def open_logbook(
+    workdir: Path, logging: LoggingConfig, step: int, introduction: Sequence[str] = ()
+) -> Iterator["Logbook"]:
+    """That of the first process, which records for all; arguments as `Logbook`; closed at the end of a `with`.
+
+    Raises:
+        UserError: what it writes cannot be written, here and within the `with`.
+    """
+    try:
+        with closing(Logbook(workdir, logging, step, introduction) if processes.is_first() else NoLogbook()) as logbook:
+            yield logbook
+    except OSError as error:
+        raise UserError(
+            f"cannot write in {workdir} ({reason(error)}): mend that, then go on with --resume; the checkpoints that "
+            "are there stand"
+        ) from error
 
 
 class NoLogbook(Logbook):
@@ -182,11 +211,23 @@ class Stopwatch:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, torn lines left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    """The records of a metrics.jsonl; what is no record is left out."""
+    return _parse_metrics(path)[0]
+
+
+def _parse_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records, and how many lines before the last are none: that may be torn, where a process died."""
+    try:
+        lines = read_bytes(path).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return [], 0
+    records, damaged = [], 0
+    for number, line in enumerate(lines):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # a process that died while writing leaves half a line
-    return records
+            record = json.loads(line)
+            if not isinstance(record, dict) or type(record["step"]) is not int:
+                raise ValueError("no record")
+            records.append(record)
+        except (ValueError, KeyError, RecursionError):
+            damaged += number < len(lines) - 1
+    return records, damaged

@@ -25,6 +25,7 @@ from jaxfood.optim.schedules import make_schedule
 from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.progress import Progress
 from jaxfood.training.after_epoch import AfterEpoch
+from jaxfood.training.failures import all_finite, check_there, not_finite
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch
 from jaxfood.training.metrics import Sums, epoch_record, read_means, zero_sums
@@ -57,7 +58,7 @@ class Training:
         self.valid = make_batches(splits.valid, mesh, by_device=by_device)
         self.step = 0
         self.progress = Progress(self.train.size, steps_per_epoch(self.train.size, config.train.batch_size))
-        self.total_steps = config.train.epochs * self.progress.steps_per_epoch
+        self.total_steps = config.train.total_steps(self.progress.steps_per_epoch)
         with watch("initialise"):
             create = jax.jit(partial(TrainState.create, config, total_steps=self.total_steps))  # eager: 30 programs
             self.state: TrainState = on_every_device(create(init_variables(config)), mesh)
@@ -67,13 +68,20 @@ class Training:
         """Go on from a checkpoint; step 0 is that of weights from elsewhere, which has no progress.
 
         Raises:
-            UserError: it was trained on another number of pictures, or does not fit the configuration.
+            UserError: it was trained on another number of pictures, in batches of another size, or does not fit the
+                configuration.
         """
         progress = checkpoints.read_progress(step) if step else self.progress
         if progress.num_train != self.progress.num_train:
             raise UserError(
                 f"{checkpoints.workdir} was trained on {progress.num_train} pictures and there are "
                 f"{self.progress.num_train} now: put them back as they were, or begin a new run"
+            )
+        if progress.steps_per_epoch != self.progress.steps_per_epoch:
+            raise UserError(
+                f"{checkpoints.workdir} was trained with {progress.steps_per_epoch} steps an epoch, and batches of "
+                f"{self.config.train.batch_size} make {self.progress.steps_per_epoch}: put train.batch_size in its "
+                "config.toml back as it was"
             )
         self.state, self.sums = restore_state(checkpoints, step, self.state, self.sums)
         self.step, self.progress = step, progress
@@ -125,20 +133,18 @@ class Training:
             train = read_means(self.sums)
         trained = time.perf_counter()
         if not math.isfinite(train["loss"]):
-            raise UserError(
-                f"the training loss is {train['loss']} in epoch {epoch + 1}: set a lower optimizer.learning_rate or "
-                f"optimizer.clip_norm; {self.checkpoints.workdir} keeps its earlier checkpoints"
-            )
+            raise self._not_finite(f"the training loss is {train['loss']}")
         with self.watch("validate"):
             valid = self._evaluate()
+        if not math.isfinite(valid["loss"]):
+            raise self._not_finite(f"the validation loss is {valid['loss']}")
         pictures = self.progress.num_train - inside * self.config.train.batch_size
-        schedule = make_schedule(self.config.schedule, self.config.optimizer, self.total_steps)
         record = epoch_record(
             epoch + 1,
             self.step,
             train,
             valid,
-            learning_rate=float(schedule(self.step - 1)) * rate_factor(self.state.opt_state),
+            learning_rate=self._learning_rate(),
             seconds=time.perf_counter() - started,
             images_per_second=pictures / (trained - started),
         )
@@ -181,8 +187,28 @@ class Training:
                 bar.update(done, partial(read_means, sums))
         return read_means(sums)
 
+    def _learning_rate(self) -> float:
+        """That of the last update."""
+        schedule = make_schedule(self.config.schedule, self.config.optimizer, self.total_steps)
+        return float(schedule(self.step - 1)) * rate_factor(self.state.opt_state)
+
+    def _not_finite(self, what: str) -> UserError:
+        return not_finite(
+            what,
+            self.checkpoints.workdir,
+            self.config,
+            step=self.step,
+            rate=self._learning_rate(),
+            grad_norm=read_means(self.sums)["grad_norm"],
+            last=self.checkpoints.last,
+        )
+
     def _save(self, **options: Any) -> None:
         with self.watch("save"):
+            # What is saved may replace the last checkpoint that could be gone on from.
+            if not all_finite((self.state.params, self.state.batch_stats, self.sums)):
+                raise self._not_finite("a parameter, a statistic or the loss is no finite number")
+            check_there(self.checkpoints.workdir)
             save_state(self.checkpoints, self.state, self.sums, self.progress, **options)
 
     def _interrupt(self) -> NoReturn:

@@ -1,5 +1,6 @@
 """Metrics as sums over pictures, which add up over batches, parts and devices; their means; a line of metrics.jsonl."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,13 @@ def read_means(sums: Sums) -> dict[str, float]:
     """Plain numbers, divided on the host in float64 (348 of 750 is 0.464); waits for the device."""
     host = {name: np.float64(value) for name, value in jax.device_get(sums).items()}
     return {name: float(value) for name, value in means(host).items()}
+
+
+def finite_or_none(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as strict JSON has it, which knows no NaN and no infinity."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+    }
 
 
 def epoch_record(

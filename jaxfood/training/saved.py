@@ -11,7 +11,8 @@ from jaxfood.config.sections import Config
 from jaxfood.model.networks import init_variables
 from jaxfood.optim.losses import make_loss
 from jaxfood.runs.checkpoints import Checkpoints
-from jaxfood.runs.directory import begin, on_one_device, read_config
+from jaxfood.runs.directory import begin, check_free, on_one_device, read_config, write_config, writing
+from jaxfood.runs.lock import hold
 from jaxfood.runs.progress import Progress
 from jaxfood.training.metrics import Sums, zero_sums
 from jaxfood.training.state import TrainState
@@ -48,12 +49,16 @@ def begin_from(
         classes: their names; by default their numbers.
     """
     make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit
-    begin(workdir, config, classes or [str(label) for label in range(config.model.num_classes)])
-    with Checkpoints(workdir) as checkpoints:
-        state = TrainState.create(config, variables, total_steps=config.train.epochs)
-        if opt_state is not None:
-            state = state.replace(opt_state=opt_state)
-        save_state(checkpoints, state, zero_sums(updates=True), Progress(num_train=0, steps_per_epoch=0))
+    check_free(workdir, overwrite=False)
+    with hold(workdir):
+        begin(workdir, classes or [str(label) for label in range(config.model.num_classes)])
+        with Checkpoints(workdir) as checkpoints:
+            state = TrainState.create(config, variables, total_steps=config.train.epochs)
+            if opt_state is not None:
+                state = state.replace(opt_state=opt_state)
+            save_state(checkpoints, state, zero_sums(updates=True), Progress(num_train=0, steps_per_epoch=0))
+        with writing(workdir):
+            write_config(workdir, config)  # last: without its checkpoint it would be a run of new weights
 
 
 def load_state(workdir: Path, which: str | int) -> tuple[TrainState, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from jaxfood import processes
 from jaxfood.config.loading import all_settings
@@ -14,17 +15,24 @@ from jaxfood.config.sections import Config
 from jaxfood.data.records import class_table
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.devices import make_mesh
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, printable
 from jaxfood.optim.losses import make_loss
 from jaxfood.runs import directory as run
 from jaxfood.runs.checkpoints import Checkpoints
+from jaxfood.runs.lock import hold
 from jaxfood.runs.pictures import check_pictures, write_pictures
-from jaxfood.runs.resume import check_resumable
+from jaxfood.runs.resume import check_resumable, schedule_changes
 from jaxfood.training.after_epoch import MakeAfterEpoch
+from jaxfood.training.failures import enough_memory
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, open_logbook
 from jaxfood.training.loop import Training
 from jaxfood.version import __version__
+
+_UNKNOWN_PICTURES = (
+    "this run does not tell which pictures it was trained on, so only their number can be compared (earlier versions "
+    "and weights from elsewhere); from now on it does"
+)
 
 
 def train_in(
@@ -51,38 +59,49 @@ def train_in(
             run.check_free(workdir, overwrite=overwrite)
     if resume and (finished := _finished(config, workdir)):
         return finished
-    with watch("decode"), processes.together():
-        progress = config.logging.progress and processes.is_first()
-        splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
-        config = splits.completed(config)
-        make_loss(config.loss, config.model.num_classes)
-        if resume:
-            check_pictures(workdir, run.read_classes(workdir), splits.records, splits.classes)
-    _check_alike(config, workdir, splits)
-    if not resume:
-        processes.by_first(lambda: _begin(workdir, config, splits, overwrite=overwrite))
-    made = {work: make(config, splits) for work, make in after_epoch.items()}
-    with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
+    with hold(workdir) as unlocked, enough_memory(config):
+        with watch("decode"), processes.together():
+            progress = config.logging.progress and processes.is_first()
+            splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
+            config = splits.completed(config)
+            make_loss(config.loss, config.model.num_classes)
+            known = resume and check_pictures(workdir, run.read_classes(workdir), splits.records, splits.classes)
+        _check_alike(config, workdir, splits)
+        lines = _introduction(workdir, config, splits, mesh)
+        lines += [unlocked] * bool(unlocked) + [_UNKNOWN_PICTURES] * (resume and not known)
+        if processes.is_first():
+            for line in lines:  # now, as compiling takes its time; in log.txt once the run has begun
+                tqdm.write(printable(line))
+        made = {work: make(config, splits) for work, make in after_epoch.items()}
         training = Training(config, splits, mesh, {work: do for work, do in made.items() if do is not None}, watch)
-        if checkpoints.last is not None:
-            training.restore(checkpoints, checkpoints.last)
-        if resume and processes.is_first():  # only now: a run that cannot go on stays as it was
-            run.write_config(workdir, config)
-            run.write_classes(workdir, splits.classes)
-            write_pictures(workdir, splits.records)
-        with open_logbook(workdir, config.logging, training.step) as logbook:
-            _introduce(logbook, workdir, config, splits, mesh)
-            if training.step:
-                logbook.line(f"going on after step {training.step} of {training.total_steps}")
-            training.compile()
-            training.run(checkpoints, logbook, stop)
-            _conclude(logbook, config, training)
+        training.compile()
+        if not resume:  # only now: nothing of what is replaced is lost by what fails before
+            processes.by_first(lambda: _begin(workdir, config, splits, overwrite=overwrite))
+        with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
+            if checkpoints.last is not None:
+                training.restore(checkpoints, checkpoints.last)
+            if resume:  # only now: a run that cannot go on stays as it was
+                lines += schedule_changes(run.read_config(workdir), config, training.step, training.total_steps)
+                processes.by_first(lambda: _go_on(workdir, config, splits))
+            with open_logbook(workdir, config.logging, training.step, lines) as logbook:
+                if training.step:
+                    logbook.line(f"going on after step {training.step} of {training.total_steps}")
+                training.run(checkpoints, logbook, stop)
+                _conclude(logbook, config, training)
     return training.progress.summary(config.train, workdir, training.step) | {"seconds": watch.seconds}
 
 
 def _begin(workdir: Path, config: Config, splits: Splits, *, overwrite: bool) -> None:
-    run.begin(workdir, config, splits.classes, overwrite=overwrite)
-    write_pictures(workdir, splits.records)
+    run.begin(workdir, splits.classes, splits.records, overwrite=overwrite)
+    with run.writing(workdir):
+        run.write_config(workdir, config)
+
+
+def _go_on(workdir: Path, config: Config, splits: Splits) -> None:
+    with run.writing(workdir):
+        run.write_classes(workdir, splits.classes)
+        write_pictures(workdir, splits.records)
+        run.write_config(workdir, config)
 
 
 def _check_alike(config: Config, workdir: Path, splits: Splits) -> None:
@@ -117,17 +136,17 @@ def _finished(config: Config, workdir: Path) -> dict[str, Any] | None:
     return summary
 
 
-def _introduce(logbook: Logbook, workdir: Path, config: Config, splits: Splits, mesh: Mesh) -> None:
+def _introduction(workdir: Path, config: Config, splits: Splits, mesh: Mesh) -> list[str]:
     devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' if mesh.size > 1 else ''}"
     if processes.count() > 1:
         devices += f" in {processes.count()} processes"
-    logbook.line(
+    return [
         f"{workdir}: {len(splits.train)} training and {len(splits.valid)} validation pictures of "
         f"{len(splits.classes)} classes, {config.data.image_size} px; jaxfood {__version__}, jax "
-        f"{jax.__version__} on {devices}"
-    )
-    for line in (*class_table(splits.records, splits.classes), *splits.remarks):
-        logbook.line(line)
+        f"{jax.__version__} on {devices}",
+        *class_table(splits.records, splits.classes),
+        *splits.remarks,
+    ]
 
 
 def _conclude(logbook: Logbook, config: Config, training: Training) -> None:
