@@ -3,12 +3,14 @@
 Everything here works in a single process too, where it costs nothing.
 """
 
+import errno
 import itertools
 import json
 import os
 import re
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -260,11 +262,13 @@ def _place(config: DistributedConfig) -> dict[str, Any]:
     place = {"coordinator_address": config.coordinator, "num_processes": config.num_processes}
     if config.process_id == 0 and "JAX_COORDINATOR_BIND_ADDRESS" not in os.environ:
         try:
-            family, *_, address = socket.getaddrinfo(*config.host_and_port, type=socket.SOCK_STREAM)[0]
+            found = _within(config.timeout, partial(socket.getaddrinfo, *config.host_and_port, type=socket.SOCK_STREAM))
+            family, *_, address = found[0]
             socket.create_server(address, family=family).close()  # JAX's own error does not say what is wrong
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
             raise UserError(
-                f"distributed.coordinator = {config.coordinator}: process 0 cannot listen there ({error.strerror}); "
+                f"distributed.coordinator = {config.coordinator}: process 0 cannot listen there ({why}); "
                 "take another port, or as HOST an address of this machine"
             ) from None
         host, port = map(str, address[:2])
@@ -272,13 +276,37 @@ def _place(config: DistributedConfig) -> dict[str, Any]:
     return place | {"process_id": config.process_id}
 
 
+def _within(seconds: float, ask: Callable[[], Result]) -> Result:
+    """What the network answers, where Python itself sets no deadline to looking up a name.
+
+    Raises:
+        TimeoutError: nothing, in time.
+    """
+    answers: list[Result | Exception] = []
+
+    def wait() -> None:
+        try:
+            answers.append(ask())
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host, by IDNA's rules
+            answers.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        raise TimeoutError(errno.ETIMEDOUT, "no answer in time")
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
+
+
 def _absence(config: DistributedConfig, place: Mapping[str, Any]) -> str:
     """What is wrong where not all processes came in time."""
     problem, where = "not all processes came to", place.get("coordinator_bind_address", config.coordinator)
     if config.process_id > 0:
         try:
-            socket.create_connection(config.host_and_port, timeout=1).close()
-        except OSError:
+            _within(2, lambda: socket.create_connection(config.host_and_port, timeout=1).close())
+        except (OSError, UnicodeError):
             problem = "process 0 does not answer at"
     return (
         f"{problem} {where} within {config.timeout:g} s: start all with the same distributed.num_processes, and with "

@@ -6,17 +6,21 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from jaxfood import cli, train
+from jaxfood import cli, convert, predict, train
 from jaxfood.config import Config, load_config, to_toml
 from jaxfood.config.loading import merge, variants_of
 from jaxfood.config.sections import SECTIONS
 from jaxfood.errors import UserError
+from jaxfood.landscape import __main__ as landscape
+from jaxfood.lessons import __main__ as lessons
 
 
 def parse(*argv: str) -> Config:
@@ -87,7 +91,30 @@ def test_flags_are_read_by_their_settings_types() -> None:
         (["--train.epoch=3"], r"no setting train\.epoch: did you mean train\.epochs\?"),
         (["--trian.epochs", "3"], r"no section 'trian': did you mean train\?"),
         (["--train.batch-size", "3"], r"did you mean train\.batch_size\?"),
-        (["--epochs", "3"], r"unknown argument '--epochs'"),
+        (["--epochs", "3"], r"unknown argument '--epochs': did you mean --train\.epochs\?"),
+        (["--lr", "3"], r"unknown argument '--lr': did you mean --optimizer\.learning_rate\?"),
+        (["--lr=3"], r"unknown argument '--lr=3': did you mean --optimizer\.learning_rate\?"),
+        (["--batch_size", "3"], r"unknown argument '--batch_size': did you mean --train\.batch_size\?"),
+        (["--batch-size", "3"], r"unknown argument '--batch-size': did you mean --train\.batch_size\?"),
+        (["--data", "food"], r"unknown argument '--data': did you mean --data\.root\?"),
+        (["--workdri", "x"], r"unknown argument '--workdri': did you mean --workdir\?"),
+        (
+            ["--resume", "runs/a"],
+            r"unknown argument 'runs/a': a run is named with --workdir RUN, --resume takes no val",
+        ),
+        (["--data.skip_corrupt", "True"], r"= 'True': it takes true or false; write true$"),
+        (["--train.epochs", "1e-3"], r"= '1e-3': it takes an integer, at least 1, at most 1000000$"),
+        (["--train.batch_size", "64.0"], r"= '64\.0': it takes an integer, at least 1, at most 1000000; write 64$"),
+        (["--optimizer.learning_rate=--"], r"--optimizer\.learning_rate: expected one argument"),
+        (
+            ["--workdir", "~nobody_here/run"],
+            r"~nobody_here/run: there is no such user nobody_here; write the path with",
+        ),
+        (
+            ["--data.root", "https://food.org/a.zip"],
+            r"data\.root = https://food\.org/a\.zip: .*; download it first \(curl",
+        ),
+        (["\x1b[31m\n"], r"unknown argument '\\x1b\[31m\\n'"),
         (["hw3"], r"unknown argument 'hw3'"),
         (["--conf", "hw3"], r"unknown argument '--conf'"),
         (["--train.epochs"], r"--train\.epochs: expected one argument"),
@@ -183,6 +210,61 @@ def test_exit_status(raised: BaseException | None, status: int, said: str, capsy
     with pytest.raises(SystemExit) as left:
         cli.run(main)
     assert (left.value.code, capsys.readouterr().err) == (status, said)
+
+
+def test_an_error_line_is_bounded_and_safe_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(_: object) -> None:
+        raise UserError("\x1b[2Jmissing: " + ", ".join(f"{number}.jpg" for number in range(75_750)) + "; the mend")
+
+    with pytest.raises(SystemExit):
+        cli.run(main)
+    told = capsys.readouterr().err
+    assert len(told) < 4100
+    assert told.startswith(r"error: \x1b[2Jmissing: 0.jpg")
+    assert "characters left out ...]" in told
+    assert told.endswith("; the mend\n")
+
+
+def test_a_shells_pattern_for_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["RUN", "--images", "1.jpg", "2.jpg", "3.jpg"], ["--images", "1.jpg", "2.jpg", "RUN"]):
+        with pytest.raises(UserError, match=r"--images takes one word, and the shell replaces .*: name the folder"):
+            predict.main(words)
+
+
+@pytest.mark.parametrize(
+    ("main", "words", "message"),
+    [
+        (predict.main, ["RUN", "--images", "1.png", "--out", "."], r"^--out \.: this is a folder; name a file in it"),
+        (predict.main, ["RUN", "--images", "1.png", "--out", "no/a.csv"], r"there is no folder .*/no; make it first"),
+        (convert.main, ["to-torch", "RUN", "."], r"^FILE \.: this is a folder; name a file in it"),
+        (
+            convert.main,
+            ["from-torch", "a.pt", "1.png/run"],
+            r"^cannot write to 1\.png/run \(.*/1\.png is a file\); choose",
+        ),
+        (landscape.main, ["RUN", "--images", "1.png", "--out", "1.png"], r"^cannot write to 1\.png \(it is a file\)"),
+        (
+            lessons.main,
+            ["momentum", "--out", "1.png"],
+            r"^cannot write to 1\.png \(it is a file\); choose another --out$",
+        ),
+        (lessons.main, ["momentum", "--out", "~nobody_here"], r"^~nobody_here: there is no such user nobody_here"),
+    ],
+)
+def test_where_the_result_cannot_be_written_is_said_before_the_work(
+    main: Callable[[Sequence[str]], None],
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "set_up_jax", lambda *_: pytest.fail("work begins"))
+    Image.new("RGB", (40, 40)).save("1.png")
+    with pytest.raises(UserError, match=message):
+        main(words)
+    assert [path.name for path in tmp_path.iterdir()] == ["1.png"]
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:

@@ -248,13 +248,138 @@ def test_a_wrong_value_is_refused_by_file_name_and_mend(name: str, value: str, t
         ("[zzz]", r"^mine\.toml: no section 'zzz'$"),
         ("epochs = 3", r"mine\.toml: epochs = 3 stands outside a section"),
         ("[[train]]\nepochs = 3", r"mine\.toml: train = .* stands outside a section"),
-        ("[train\nepochs = 3", r"mine\.toml is not TOML: .*line 1"),
-        ("[train]\nepochs = 3\nepochs = 4\n", r"mine\.toml is not TOML: .*line 3"),
+        ("lr = 3", r"^mine\.toml: lr = 3 stands outside a section; .*; did you mean optimizer\.learning_rate\?$"),
+        ("[train]\nlr = 3", r"^mine\.toml: no setting train\.lr: did you mean optimizer\.learning_rate\?$"),
+        ('[train]\n"a\\nb" = 3', r"^mine\.toml: no setting train\.a\\x0ab$"),
     ],
 )
 def test_a_mistake_in_a_file_names_the_file_and_what_was_meant(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         load_config(write(tmp_path / "mine.toml", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[train\nepochs = 3", r"line 1 \(\[train\): a \] is missing \(write \[SECTION\]\)"),
+        ("[train]\nepochs = 3\nepochs = 4\n", r"line 3 \(epochs = 4\): epochs is set twice: remove one"),
+        ("[train]\n[data]\n[train]\n", r"line 3 \(\[train\]\): \[train\] is opened twice: write what belongs to it"),
+        ('[data]\nroot = "C:\\Users\\me"', r"line 2 \(root = .C:\\Users\\me.\): .* in single quotes, or with /$"),
+        ("[data]\nroot = C:\\food", r"line 2 .*: a text stands in quotation marks: 'C:\\food'"),
+        ("[data]\nroot = ~/food  # mine", r"line 2 .*: a text stands in quotation marks: '~/food'"),
+        ('[data]\nroot = "food\n', r"line 2 .*: a quotation mark is missing at the end of a text"),
+        ("[data]\nskip_corrupt = True", r"line 2 \(skip_corrupt = True\): TOML writes true"),
+        ("[data]\nskip_corrupt = no", r"line 2 \(skip_corrupt = no\): TOML writes false"),
+        ("[train]\nepochs 3", r"line 2 \(epochs 3\): an = is missing after the name"),
+        ("[train]\nepochs = 3 4", r"line 2 .*: something stands behind the value: write one setting a line"),
+        ("[train]\nepochs = 08", r"line 2 .*: a number does not begin with 0"),
+        ("[train]\nepochs =", r"line 2 .*: a value is missing"),
+        ("[optimizer]\nlearning_rate = 0,5", r"line 2 .*: a number has a point, not a comma"),
+        ("[loss]\nclass_weights = [1 2]", r"line 2 .*: a \] is missing .*, or a comma in it"),
+        ("train:\n  epochs: 3", r"line 1 \(train:\): this is not TOML but JSON, YAML or the like"),
+        ('{"train": {"epochs": 3}}', r"line 1 .*: this is not TOML but JSON, YAML or the like"),
+        ("[data]\nroot = 'a\x1bb'", r"line 2 \(root = 'a\\x1bb'\): it holds a character that TOML does not allow"),
+        ("[train]\nepochs = " + "[" * 5000, r"its brackets are nested too deeply; a setting's list has one \["),
+        ("[train]\nepochs = " + "9" * 5000, r"it holds a number of over 4,300 digits; write a smaller one"),
+        ("[train]\n" + "a" * 50_000, r"line 2 \(a{100,200}.*: an = is missing"),
+    ],
+)
+def test_what_is_not_toml_is_said_with_line_and_mend(text: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"^\S*mine\.toml is not TOML: {reason}") as error:
+        load_config(write(tmp_path / "mine.toml", text))
+    assert len(str(error.value)) < 1000
+    assert str(error.value).isprintable()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf[train]\r\nepochs = 3\r\n")
+    assert load_config(tmp_path / "a.toml").train.epochs == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf_16_is_said_to_be_it(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes("[train]\nepochs = 3\n".encode(encoding))
+    with pytest.raises(
+        UserError, match=r"a\.toml is not TOML: it is UTF-16 text \(Windows' \"Unicode\"\); save it as UTF-8$"
+    ):
+        load_config(tmp_path / "a.toml")
+
+
+def test_what_is_far_too_long_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.toml is not a configuration: it has 2,000,000 bytes"):
+        load_config(write(tmp_path / "a.toml", "#" * 2_000_000))
+
+
+# Limits.
+
+
+@pytest.mark.parametrize(("section", "variant", "field"), SETTINGS)
+def test_every_number_has_an_upper_limit_that_help_states(
+    section: str, variant: type, field: dataclasses.Field
+) -> None:
+    if kind_of(field) not in (int, float, tuple) or field.metadata["accepts"].infinite:
+        return
+    assert "at most" in describe(field) or "below" in describe(field)
+    with pytest.raises(UserError, match=r"at most|below"):
+        dataclasses.replace(variant(), **{field.name: (1e31,) if kind_of(field) is tuple else 10**31})
+
+
+@pytest.mark.parametrize(
+    ("setting", "limit"),
+    [
+        ("train.epochs=1000000000000", "at most 1000000"),
+        ("train.batch_size=1000000000", "at most 1000000"),
+        ("data.image_size=32000", "at most 2048"),
+        ("checkpoint.keep_best=1000000", "at most 10000"),
+        ("train.seed=3000000000", "below 2147483648"),
+        ("landscape.samples=1000000000", "at most 1000000"),
+    ],
+)
+def test_a_number_too_large_is_refused_with_its_limit(setting: str, limit: str) -> None:
+    with pytest.raises(UserError, match=rf"^overrides: .*: it takes an integer, .*{limit}"):
+        load_config(None, [setting])
+
+
+def test_a_schedules_steps_are_counted_in_int32() -> None:
+    with pytest.raises(UserError, match=r"schedule\.step_size = 3000000000: it takes .*, at most 1000000000"):
+        load_config(None, ["schedule.name=step", "schedule.step_size=3000000000"])
+    train = load_config(None, ["train.epochs=1000000"]).train
+    assert train.total_steps(2147) == 2_147_000_000
+    with pytest.raises(
+        UserError, match=r"train\.epochs = 1000000 of 2148 steps each .* set train\.epochs to 999759 or less"
+    ):
+        train.total_steps(2148)
+
+
+def test_a_batch_has_at_most_as_many_parts_as_pictures() -> None:
+    assert load_config(None, ["train.batch_size=8", "train.accumulate=8"]).train.part_size == 1
+    with pytest.raises(
+        UserError, match=r"train\.accumulate = 9 .* train\.batch_size = 8 .*; set train\.accumulate to 8 or"
+    ):
+        load_config(None, ["train.batch_size=8", "train.accumulate=9"])
+
+
+# Texts that no file can hold.
+
+
+@pytest.mark.parametrize(
+    ("root", "reason"),
+    [
+        ("a\0b", r"it holds a control character, \\x00"),
+        ("C:\food", r"it holds a control character, \\x0c, .* in single quotes"),
+        ("C:\temp", r"it holds a control character, \\x09, .* in single quotes"),
+        ("\udcca\udcb3", "its bytes are not UTF-8, .*; give a folder another name, or a link"),
+    ],
+)
+def test_a_folder_that_config_toml_cannot_name(root: str, reason: str) -> None:
+    with pytest.raises(UserError, match=rf"^overrides: data\.root = '\S*': .*{reason}"):
+        load_config(None, [f"data.root={root}"])
+
+
+@pytest.mark.parametrize("root", ["https://food.org/a.zip", "http://food.org", "s3://food", "gs:/"])
+def test_pictures_elsewhere(root: str) -> None:
+    with pytest.raises(UserError, match=r"data\.root = .*only gs://BUCKET/|names no bucket"):
+        load_config(None, [f"data.root={root}"])
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,10 +22,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxfood import monitor
 from jaxfood.config.distributed import DistributedConfig
 from jaxfood.data.decode import decode_picture
 from jaxfood.errors import UserError
-from jaxfood.monitor import LOST
+from jaxfood.monitor import LOST, Status, process_of, read_status
+from jaxfood.processes import _check_same, _read_count, _read_told, _within
 from jaxfood.runs.directory import load_run
 from jaxfood.training.logbook import read_metrics
 
@@ -94,6 +100,95 @@ def test_wrong_settings(settings: dict[str, Any], told: str) -> None:
 def test_a_run_keeps_how_processes_are_found_but_not_the_place_of_one() -> None:
     assert DistributedConfig("auto").lasting() == DistributedConfig("auto")
     assert DistributedConfig("[::1]:1234", num_processes=2, process_id=1).lasting() == DistributedConfig()
+
+
+# What strangers who reach the coordinator's port may write into its store.
+
+OURS = json.dumps(asdict(Status(3, 1, False, 7, "")))
+
+
+def changed(**values: object) -> str:
+    return json.dumps({**json.loads(OURS), **values})
+
+
+def test_a_process_reads_what_another_showed() -> None:
+    assert read_status(OURS) == Status(3, 1, False, 7, "")
+    assert read_status(json.dumps(asdict(Status()))) == Status()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "null", "3", "[" * 100_000, "9" * 5000, "\x00", OURS + " " * 10**6),
+        *("{}", '{"looks": 1}', changed(more=1), json.dumps([OURS])),
+        *(changed(**{name: value}) for name in ("looks", "work", "step") for value in ("1", True, 0.5, -2, 10**30)),
+        *(changed(**{name: value}) for name in ("wants_stop", "end") for value in (1, None, {})),
+    ],
+    ids=lambda text: text[:40],
+)
+def test_a_strangers_value_is_no_status(text: str) -> None:
+    assert read_status(text) is None
+
+
+def test_a_strangers_key_is_no_process() -> None:
+    for number in ("", "-1", "2", "02", "1 ", "1.0", "٣", "x", "9" * 5000, "../0x"):
+        assert process_of(f"jaxfood/status/{number}", 2) is None
+    assert [process_of(f"jaxfood/status/{own}", 2) for own in (0, 1)] == [0, 1]
+
+
+def test_among_strangers_values_a_monitor_sees_its_own_and_misses_whom_they_replace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = {"jaxfood/status/1": json.dumps(asdict(Status(1)))}
+    client = SimpleNamespace(
+        key_value_set=lambda key, value, overwrite: store.__setitem__(key, value),
+        key_value_dir_get=lambda folder: [*store.items(), ("jaxfood/status/7", OURS), ("jaxfood/status/x", "{")],
+    )
+    monkeypatch.setattr(monitor, "service", lambda: SimpleNamespace(client=client, process_id=0, num_processes=2))
+    monkeypatch.setattr(monitor, "catch_abort", lambda: None)
+    monkeypatch.setattr(threading.Thread, "start", lambda self: None)
+    watcher, lost_ones = monitor.Monitor(), []
+    monkeypatch.setattr(watcher, "lose", lambda process, *how: lost_ones.append(process))
+    assert watcher._seen.keys() == {0, 1}
+    store["jaxfood/status/1"] = "[" * 100_000
+    for _ in range(monitor._DEAD):
+        assert lost_ones == []
+        watcher.status.looks += 1
+        watcher._look()
+        watcher._agree()
+        watcher._miss()
+    assert lost_ones == [1]
+
+
+def test_what_no_process_told_is_one_line() -> None:
+    for text in ("", "{", "[]", '["a"]', '["a", 1]', '["a", "b", "c"]', "[" * 100_000, '{"0": "a"}'):
+        with pytest.raises(
+            UserError, match=r"^what process 1 is to tell the others was told by somebody else"
+        ) as error:
+            _read_told(text, 1)
+        assert "\n" not in str(error.value)
+    assert _read_told('["a", ""]', 1) == ("a", "")
+
+
+def test_what_is_no_count_of_processes() -> None:
+    for text in ("", "0", "-1", "2.0", "x", "9" * 5000, "٣"):
+        with pytest.raises(UserError, match="process 0 tells no number of processes"):
+            _read_count(text)
+    assert _read_count("12") == 12
+
+
+def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_asked() -> None:
+    with pytest.raises(TimeoutError):
+        _within(0.05, lambda: time.sleep(5))
+    with pytest.raises(UnicodeError):
+        _within(5, lambda: "a..b".encode("idna"))
+    assert _within(5, lambda: 3) == 3
+
+
+def test_texts_that_look_alike_are_said_to_differ() -> None:
+    texts = [json.dumps({"data.train": unicodedata.normalize(form, "Café")}) for form in ("NFC", "NFD")]
+    with pytest.raises(UserError, match=r"they look the same, but the accents of the first are NFC and"):
+        _check_same(texts)
 
 
 def test_process_0_cannot_listen_where_another_does_or_where_it_is_not() -> None:

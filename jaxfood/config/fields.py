@@ -3,10 +3,11 @@
 import dataclasses
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-from jaxfood.errors import UserError, shown
+from jaxfood.errors import UserError, printable, shown
 
 # What no setting exceeds, if it does not say less: steps and positions are counted in int32, and float32 ends at 3e38.
 _LARGEST = {int: 1_000_000_000, float: 1e30, tuple: 1e30}
@@ -130,8 +131,11 @@ def _meant(field: dataclasses.Field, given: Any) -> str:
 
 def _unwritable(text: str) -> str:
     """Why a text cannot stand in a run's config.toml, which is UTF-8, or name anything; "" if it can."""
-    if "\0" in text:
-        return "it holds a null byte; write it anew"
+    if control := re.search(r"[\x00-\x08\x0a-\x1f\x7f]|(?<=^[A-Za-z]:)\t", text):
+        return (
+            f"it holds a control character, {printable(control[0])}, as \\b \\f \\n \\r \\t are in double quotes; "
+            "write the text in single quotes, or with /; or give the folder another name"
+        )
     try:
         text.encode()
     except UnicodeEncodeError:
