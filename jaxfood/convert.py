@@ -14,7 +14,8 @@ from jaxfood.places import check_writable_file, check_writable_folder
 if TYPE_CHECKING:
     from jaxfood.pytorch.optimizer_state import TorchOptimizer
 
-FORMATS = ".ckpt, .pt, .pth (these need PyTorch) or .safetensors"
+WRITTEN = ".ckpt, .pt, .pth (these need PyTorch) or .safetensors"
+READ = ".ckpt, .pt, .pth, .pth.tar, .bin (these need PyTorch) or .safetensors"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,23 +37,23 @@ def from_torch(argv: Sequence[str]) -> None:
         "Make a run of PyTorch weights, for predict or for train --resume. Of a training checkpoint with `model` and "
         "`optimizer` state dicts the run takes the optimizer's settings and goes on with its moments.",
     )
-    parser.add_argument("weights", metavar="FILE", type=cli.path, help=f"state dict or training checkpoint: {FORMATS}")
+    parser.add_argument("weights", metavar="FILE", type=cli.path, help=f"state dict or training checkpoint: {READ}")
     parser.add_argument("run", metavar="RUN", type=cli.path, help="the new run's directory")
     parser.add_argument("--config", help="the run's other settings: a TOML file or a recipe")
+    parser.add_argument("--part", default="", help="what the weights' names begin with, where several fit: model_ema")
     parser.add_argument("--weights_only", action="store_true", help="begin with a fresh optimizer, of any settings")
     arguments, flags = parser.parse_with_settings(argv)
     check_writable_folder(arguments.run, "RUN")
 
     cli.set_up_jax(DeviceConfig())
-    from jaxfood.pytorch import files, training_checkpoint, weights
+    from jaxfood.pytorch import files, training_checkpoint
     from jaxfood.runs.directory import check_free
     from jaxfood.training.saved import begin_from
 
     check_free(arguments.run, overwrite=False)
-    if arguments.weights_only:
-        variables, optimizer = weights.from_torch(arguments.weights), None
-    else:
-        variables, optimizer = training_checkpoint.read(arguments.weights)
+    variables, optimizer, notes = training_checkpoint.read(arguments.weights, arguments.part, arguments.weights_only)
+    for note in notes:
+        print(f"{arguments.weights}: {note}")
     config = _config(arguments, flags, variables, optimizer)
     with files.named(arguments.weights):
         opt_state = optimizer.opt_state(config, variables["params"]) if optimizer is not None else None
@@ -107,7 +108,7 @@ def to_torch(argv: Sequence[str]) -> None:
     """Write a run's weights, and its optimizer if asked for, for PyTorch."""
     parser = cli.Parser("convert to-torch", "Write a run's weights as a PyTorch state dict, or a training checkpoint.")
     parser.add_argument("run", metavar="RUN", type=cli.path, help="work directory of a training")
-    parser.add_argument("weights", metavar="FILE", type=cli.path, help=f"the new file: {FORMATS}")
+    parser.add_argument("weights", metavar="FILE", type=cli.path, help=f"the new file: {WRITTEN}")
     parser.add_argument(
         "--which", metavar="best|last|STEP", help="which checkpoint (default: best; with_optimizer: last)"
     )
@@ -116,15 +117,18 @@ def to_torch(argv: Sequence[str]) -> None:
         action="store_true",
         help="write model and optimizer state dicts, epoch and step, for PyTorch to go on from (.ckpt, .pt, .pth)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     arguments = parser.parse_args(argv)
     which = arguments.which or ("last" if arguments.with_optimizer else "best")
     check_writable_file(arguments.weights, "FILE")
 
     cli.set_up_jax(DeviceConfig())
-    from jaxfood.pytorch import training_checkpoint, weights
+    from jaxfood.pytorch import files, training_checkpoint, weights
     from jaxfood.runs.directory import load_run
     from jaxfood.training.saved import load_state
 
+    check = training_checkpoint.check_writable if arguments.with_optimizer else files.check_writable
+    check(arguments.weights, arguments.overwrite)
     if arguments.with_optimizer:
         state, epoch = load_state(arguments.run, which)
         progress = {"step": int(state.step), "total_steps": state.total_steps, "epoch": epoch}

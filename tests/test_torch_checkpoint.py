@@ -458,4 +458,29 @@ def test_which_checkpoint_is_written(run: Path, tmp_path: Path, capsys: pytest.C
     assert f"{path}: weights of {run} (0)" in capsys.readouterr().out
     assert_same(from_torch(path), load_run(run)[1])
     with pytest.raises(UserError, match="has no checkpoint 7; there are: best, last, 0"):
-        convert.main(["to-torch", str(run), str(path), "--which", "7"])
+        convert.main(["to-torch", str(run), str(path), "--which", "7", "--overwrite"])
+
+
+@pytest.mark.parametrize("options", [[], ["--with_optimizer"]])
+def test_a_file_is_replaced_only_if_asked_for(options: list[str], run: Path, tmp_path: Path) -> None:
+    """And that is said before the work: here there is no run to read."""
+    path = tmp_path / "best.pt"
+    path.write_text("earlier")
+    command = ["to-torch", str(tmp_path / "absent"), str(path), *options]
+    with pytest.raises(
+        UserError, match=r"^\S+best\.pt: is there already: give --overwrite to replace it, or another name$"
+    ):
+        convert.main(command)
+    assert path.read_text() == "earlier"
+    with pytest.raises(UserError, match="absent"):
+        convert.main([*command, "--overwrite"])
+    for bad, reason in {"best.h5": "best.h5: ", "no/best.pt": "cannot be written .No such file or directory"}.items():
+        with pytest.raises(UserError, match=reason):
+            convert.main(["to-torch", str(tmp_path / "absent"), str(tmp_path / bad), *options])
+
+
+def test_replaces_if_asked_for(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    path.write_text("earlier")
+    convert.main(["to-torch", str(run), str(path), "--overwrite"])
+    assert_same(from_torch(path), load_run(run)[1])

@@ -254,7 +254,7 @@ REFUSED: list[tuple[Callable[[], dict[str, Any]], str]] = [
         "has groups of 6 parameters, not all 26 of the notes' Classifier, nor its 8 weight matrices and the 18 others, "
         "nor told by param_names",
     ),
-    (lambda: {"state": {}, "param_groups": []}, "has groups of  parameters, not all 26"),
+    (lambda: {"state": {}, "param_groups": []}, "is not what optimizer.state_dict() gives"),
     (lambda: in_groups(PARAMETERS[:20], PARAMETERS[20:]), "has groups of 20, 6 parameters, not all 26"),
     (lambda: in_groups(PARAMETERS, PARAMETERS), "has groups of 26, 26 parameters, not all 26"),
     (lambda: in_groups([*PARAMETERS[:-1], "fc.6.bias"][:25], named=True), "has groups of 25 parameters, not all 26"),

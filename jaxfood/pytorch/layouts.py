@@ -8,7 +8,6 @@ has the parameter's layout.
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -70,17 +69,34 @@ def floating(name: str, tensor: Any) -> np.ndarray:
     """PyTorch's tensor, or any array, as a NumPy array of float32 or float64; narrower types become float32.
 
     Raises:
-        UserError: it holds no floating-point numbers.
+        UserError: it holds no floating-point numbers, or not one for each place of its shape.
     """
+    dtype = getattr(tensor, "dtype", None)
+    kind = getattr(dtype, "name", str(dtype).removeprefix("torch.")) if dtype is not None else type(tensor).__name__
+    if kind not in ("float16", "bfloat16", "float32", "float64"):
+        raise UserError(f"{name} has type {kind}: give floating-point weights of 16, 32 or 64 bits")
+    wide = np.float64 if kind == "float64" else np.float32
     if hasattr(tensor, "detach"):  # PyTorch's, told without importing it
-        tensor = tensor.detach().cpu()
-        if tensor.is_floating_point() and tensor.dtype.itemsize < 4:  # NumPy may have no such type
-            tensor = tensor.float()
-        tensor = tensor.numpy()
-    array = np.asarray(tensor)
-    if not jax.dtypes.issubdtype(array.dtype, np.floating):
-        raise UserError(f"{name} has type {array.dtype}: give floating-point weights")
-    return array.astype(np.float32) if array.dtype.itemsize < 4 else array
+        try:
+            tensor = tensor.detach().cpu()
+            if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+                raise UserError(f"{name} repeats few numbers over a large shape: save tensor.contiguous()")
+            tensor = (tensor.float() if kind == "bfloat16" else tensor).numpy()  # NumPy has no such type
+        except UserError:
+            raise
+        except Exception as error:  # sparse ones, meta ones, nested ones: PyTorch has an error for each kind
+            reason = str(error).partition("\n")[0][:160]
+            raise UserError(f"{name} is no plain tensor ({reason}): save dense tensors of the CPU") from error
+    return np.asarray(tensor).astype(wide, copy=False)
+
+
+def not_finite(tensors: Mapping[str, Any]) -> str:
+    """In words which of these arrays hold NaN or infinity, and how many; empty: none."""
+    counts = {name: int(np.size(array) - np.isfinite(array).sum()) for name, array in tensors.items()}
+    bad = {name: count for name, count in counts.items() if count}
+    few = ", ".join(f"{name} ({count} of {np.size(tensors[name])})" for name, count in list(bad.items())[:3])
+    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return f"NaN or infinity in {len(bad)} of {len(tensors)} tensors: {few}{more}" if bad else ""
 
 
 def _moved(shape: Shape) -> Shape:

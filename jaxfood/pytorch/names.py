@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FEATURES, HIDDEN
-from jaxfood.pytorch.layouts import Entry, flat_leaves
+from jaxfood.pytorch.layouts import Entry, Shape, flat_leaves
 
-_WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put before the names inside them
+# What DataParallel, torch.compile, FSDP and activation checkpointing put before the names inside them.
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _DENSE, _HEAD = "params/dense1/kernel", "params/head/kernel"  # their sizes tell the image's, and the classes' number
 
 
@@ -95,16 +96,16 @@ def make_table(sizes: Mapping[str, int] | None = None) -> Table:
 
 def table_of_variables(variables: Mapping[str, Any]) -> Table:
     """`fitted_table` of `{"params": ..., "batch_stats": ...}`."""
-    return fitted_table(flat_leaves(variables), "flax")
+    return fitted_table({name: leaf.shape for name, leaf in flat_leaves(variables).items()}, "flax")
 
 
 def plain_name(name: str) -> str:
-    """A tensor's name without what DataParallel and torch.compile put into it."""
+    """A tensor's name without what wrappers put into it."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def fitted_table(arrays: Mapping[str, Any], side: Literal["torch", "flax"]) -> Table:
-    """The table of the sizes that arrays have, under the names of one side; what has a shape and a size is an array.
+def fitted_table(shapes: Mapping[str, Shape], side: Literal["torch", "flax"]) -> Table:
+    """The table of the sizes that arrays have, given their shapes under the names of one side.
 
     Raises:
         UserError: an array is missing, unexpected or of the wrong shape.
@@ -112,19 +113,26 @@ def fitted_table(arrays: Mapping[str, Any], side: Literal["torch", "flax"]) -> T
     array_of = attrgetter(side)
     table = make_table()
     names = {array_of(entry).name: entry.flax.name for entry in table.entries}
-    problems = _listed("missing ", (name for name in names if name not in arrays))
-    problems += _listed("unexpected ", sorted(set(arrays) - set(names)))
+    problems = listed("missing ", (name for name in names if name not in shapes))
+    problems += listed("unexpected ", (shown(name) for name in sorted(set(shapes) - set(names))))
     if not problems:
-        table = make_table({names[name]: array.size for name, array in arrays.items()})
-        shapes = ((name, arrays[name].shape, shape) for name, shape in map(array_of, table.entries))
-        wrong = (f"{name} has shape {list(has)}, expected {list(right)}" for name, has, right in shapes if has != right)
-        problems = _listed("", wrong)
+        table = make_table({names[name]: math.prod(shape) for name, shape in shapes.items()})
+        pairs = ((name, shapes[name], right) for name, right in map(array_of, table.entries))
+        wrong = (f"{name} has shape {list(has)}, expected {list(right)}" for name, has, right in pairs if has != right)
+        problems = listed("", wrong)
     if problems:
         raise UserError(f"{'; '.join(problems)}: give the weights of {table.network}")
     return table
 
 
-def _listed(what: str, names: Iterable[str], limit: int = 6) -> list[str]:
+def listed(what: str, names: Iterable[str], limit: int = 6) -> list[str]:
+    """One line of the first few names and how many more there are; none for none."""
     items = list(names)
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return [what + ", ".join(items[:limit]) + more] if items else []
+
+
+def shown(text: str, limit: int = 80) -> str:
+    """What a stranger's file calls something, fit for a line: nothing unprintable, and not long."""
+    text = text if text.isprintable() and text else repr(text)
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} letters)"

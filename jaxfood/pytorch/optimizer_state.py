@@ -7,6 +7,7 @@ of `model.parameters()`, or in two groups of that order, the weight matrices and
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -20,8 +21,8 @@ from jaxfood.config.optimizer import OPTIMIZERS, OptimizerConfig
 from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.optim.optimizers import make_optimizer
-from jaxfood.pytorch.layouts import floating, to_tensors, to_tree
-from jaxfood.pytorch.names import Table, plain_name
+from jaxfood.pytorch.layouts import floating, not_finite, to_tensors, to_tree
+from jaxfood.pytorch.names import Table, listed, plain_name, shown
 
 
 class TorchForm(NamedTuple):
@@ -99,7 +100,9 @@ class TorchOptimizer:
 
     def _number(self, key: str, fresh: jax.Array) -> jax.Array:
         """One number for all parameters, where PyTorch has one for each."""
-        numbers = {name: float(self._kept(name, key, fresh)) for name in self.table.parameter_names}
+        numbers = {
+            name: _as_number(f"{key} of {name}", self._kept(name, key, fresh)) for name in self.table.parameter_names
+        }
         low, high = (choose(numbers, key=numbers.__getitem__) for choose in (min, max))
         if numbers[low] != numbers[high]:
             raise refused(f"has {key} {numbers[low]:g} for {low} and {numbers[high]:g} for {high}, not one for all")
@@ -109,13 +112,15 @@ class TorchOptimizer:
         """An array for each parameter, nested as they are."""
         tensors = to_tensors(self.table.parameters, {"params": fresh})
         for name, shape in (entry.torch for entry in self.table.parameters):
-            tensor = floating(f"{key} of {name}", self._kept(name, key, tensors[name]))
+            tensor = floating(f"its optimizer's {key} of {name}", self._kept(name, key, tensors[name]))
             if tensor.shape != shape:
                 raise refused(
                     f"has {key} of shape {list(tensor.shape)} for {name} of shape {list(shape)}, as if its parameters "
                     "were not in the order of model.parameters()"
                 )
             tensors[name] = tensor.astype(tensors[name].dtype)
+        if wrong := not_finite(tensors):
+            raise refused(f"has in {key} {wrong}")
         return to_tree(self.table.parameters, tensors)["params"]
 
     def _kept(self, name: str, key: str, fresh: Any) -> Any:
@@ -148,14 +153,21 @@ def refused(what: str) -> UserError:
     return UserError(f"its optimizer {what}: take the weights alone with --weights_only")
 
 
-def from_optimizer_state_dict(state_dict: Mapping[str, Any], table: Table) -> TorchOptimizer:
+def from_optimizer_state_dict(
+    state_dict: Any, table: Table, file_names: Mapping[str, str] | None = None
+) -> TorchOptimizer:
     """What `optimizer.state_dict()` says of a network's optimizer; its tensors may be NumPy arrays too.
+
+    Args:
+        state_dict: as PyTorch gives it.
+        table: of the network whose parameters they are.
+        file_names: what the file calls the table's tensors, where it has other names for them.
 
     Raises:
         UserError: it is none of our optimizers, has settings that we lack, or cannot be laid on the model's parameters.
     """
-    groups, state = state_dict["param_groups"], state_dict["state"]
-    members = _members(groups, table)
+    groups, state = _checked(state_dict)
+    members = _members(groups, table, file_names or {})
     kinds = {_names(group) for group in groups}
     if len(kinds) > 1:
         raise refused(f"has groups of different kinds, {' and '.join(sorted(names[0] for names in kinds))}")
@@ -166,28 +178,80 @@ def from_optimizer_state_dict(state_dict: Mapping[str, Any], table: Table) -> To
         raise refused(f"has groups that differ in {', '.join(different)}")
     decays = {name: group["weight_decay"] for group, part in zip(settings, members, strict=True) for name in part}
     numbers = chain.from_iterable(group["params"] for group in groups)
+    if len(every := list(numbers)) > len(set(every)) or not state.keys() <= set(every):
+        raise refused("has parameters twice, or keeps something for parameters of no group")
     kept = {
         name: {key: value for key, value in state.get(number, {}).items() if value is not None}
-        for number, name in zip(numbers, chain.from_iterable(members), strict=True)
+        for number, name in zip(every, chain.from_iterable(members), strict=True)
     }
     return TorchOptimizer(names, settings[0] | _decay(decays, table), kept, table)
 
 
-def _members(groups: Sequence[Mapping[str, Any]], table: Table) -> list[list[str]]:
+def _checked(state_dict: Any) -> tuple[list[dict[str, Any]], Mapping[Any, Mapping[str, Any]]]:
+    """The groups, numbers in them as Python's, and the state.
+
+    Raises:
+        UserError: they are not what `optimizer.state_dict()` gives.
+    """
+
+    def is_list(value: Any, kind: Any) -> bool:
+        return isinstance(value, list | tuple) and all(isinstance(item, kind) for item in value)
+
+    parts = state_dict if isinstance(state_dict, Mapping) else {}
+    groups, state = parts.get("param_groups"), parts.get("state")
+    if (
+        not is_list(groups, Mapping)
+        or not groups
+        or not all(is_list(group.get("params"), int | str) for group in groups)
+        or not all(is_list(group.get("param_names", []), str) for group in groups)
+        or not isinstance(state, Mapping)
+        or not is_list(list(state.values()), Mapping)
+    ):
+        raise refused("is not what optimizer.state_dict() gives")
+    return [{key: _python(value) for key, value in group.items()} for group in groups], state
+
+
+def _python(value: Any) -> Any:
+    """A setting as Python's where it is one of PyTorch's or NumPy's numbers; of anything else the type, in words."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_python, value))
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    try:
+        return _python(value.item())
+    except (AttributeError, RuntimeError, ValueError):  # no number, PyTorch's without a value, an array
+        return f"a {type(value).__name__}"
+
+
+def _as_number(name: str, value: Any) -> float:
+    number = _python(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise refused(f"has for {name} {shown(str(number))}, no number")
+    return float(number)
+
+
+def _members(groups: Sequence[Mapping[str, Any]], table: Table, file_names: Mapping[str, str]) -> list[list[str]]:
     """The names of each group's parameters."""
     sizes = [len(group["params"]) for group in groups]
     every, (matrices, rest) = table.parameter_names, table.decay_groups
     if all("param_names" in group for group in groups):
-        members = [[plain_name(name) for name in group["param_names"]] for group in groups]
+        # Of a name in the file, and of the optimizer's for the same parameter, one ends with the other.
+        own = {name: f".{plain_name(file_names.get(name, name))}" for name in every}
+        members = [[_named(f".{plain_name(name)}", own) for name in group["param_names"]] for group in groups]
     else:
         of_size = {len(part): part for part in (every, matrices, rest)}
         members = [of_size.get(size, []) for size in sizes]
-    if sorted(chain.from_iterable(members)) != sorted(every):
+    if sorted(chain.from_iterable(members)) != sorted(every) or [len(part) for part in members] != sizes:
         raise refused(
-            f"has groups of {', '.join(map(str, sizes))} parameters, not all {len(every)} of {table.network}, "
+            f"has groups of {listed('', map(str, sizes))[0]} parameters, not all {len(every)} of {table.network}, "
             f"nor its {len(matrices)} weight matrices and the {len(rest)} others, nor told by param_names"
         )
     return members
+
+
+def _named(name: str, file_names: Mapping[str, str]) -> str:
+    """The parameter of a name; the name itself where it is none's."""
+    return next((ours for ours, own in file_names.items() if own.endswith(name) or name.endswith(own)), name)
 
 
 def _names(group: Mapping[str, Any]) -> tuple[str, ...]:
@@ -197,6 +261,9 @@ def _names(group: Mapping[str, Any]) -> tuple[str, ...]:
     if names is None:
         known = ", ".join(dict.fromkeys(form.cls for form in _TORCH_FORMS.values()))
         raise refused(f"is none of {known}: it has {', '.join(key for key in group if key != 'params')}")
+    for key in ("amsgrad", "nesterov", "decoupled_weight_decay"):
+        if not isinstance(group.get(key, False), bool):
+            raise refused(f"has {key} = {group[key]}, which is no bool")
     for key in ("maximize", "dampening", *(("decoupled_weight_decay",) if names != ("adamw",) else ())):
         if group.get(key):
             raise refused(f"has {key} = {group[key]}, which {names[0]} lacks here")
@@ -211,13 +278,19 @@ def _common_settings(optimizer: OptimizerConfig | type[OptimizerConfig]) -> list
 def _settings(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
     """A group's values for our settings."""
     values = {**group, "learning_rate": group.get("lr")}
-    if "betas" in group:
-        values["beta1"], values["beta2"] = group["betas"]
+    if isinstance(betas := group.get("betas"), tuple) and len(betas) == 2:
+        values["beta1"], values["beta2"] = betas
     fields = _common_settings(OPTIMIZERS[name])
     missing = [field.name for field in fields if values.get(field.name) is None]
     if missing:
         raise refused(f"has a group without {', '.join(missing)}")
-    return {field.name: kind_of(field)(values[field.name]) for field in fields}
+    settings = {}
+    for field in fields:
+        value, kind = values[field.name], kind_of(field)
+        if not isinstance(value, bool if kind is bool else int | float):
+            raise refused(f"has {field.name} = {shown(str(value))}, which is no {kind.__name__}")
+        settings[field.name] = kind(value)
+    return settings
 
 
 def _decay(decays: Mapping[str, float], table: Table) -> dict[str, Any]:

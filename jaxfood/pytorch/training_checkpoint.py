@@ -1,8 +1,9 @@
 """PyTorch's training checkpoints, `{"model": ..., "optimizer": ...}`: a training goes on from one, and becomes one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,28 +17,58 @@ from jaxfood.pytorch import files as torch_files
 from jaxfood.pytorch.layouts import to_tensors
 from jaxfood.pytorch.names import Table, table_of_variables
 from jaxfood.pytorch.optimizer_state import TorchOptimizer, from_optimizer_state_dict, refused, torch_form
-from jaxfood.pytorch.weights import from_state_dict, to_state_dict, unwrapped
+from jaxfood.pytorch.search import find
+from jaxfood.pytorch.weights import from_state_dict, to_state_dict
 
-_NESTS = ("optimizer", "optimizer_state_dict")
+
+class Checkpoint(NamedTuple):
+    """What a training checkpoint says, in our terms.
+
+    Attributes:
+        variables: as `from_torch` gives them.
+        optimizer: None where the file has none.
+        notes: what was chosen, guessed or passed over, a line each.
+    """
+
+    variables: dict[str, Any]
+    optimizer: TorchOptimizer | None
+    notes: Sequence[str]
 
 
-def read(path: Path) -> tuple[dict[str, Any], TorchOptimizer | None]:
-    """The variables of a file, as `from_torch` gives them, and the optimizer where the file has one.
+def read(path: Path, part: str = "", weights_only: bool = False) -> Checkpoint:
+    """The variables of a file and the optimizer, if it has one.
 
-    The optimizer's state dict lies beside the model's, under `optimizer` or `optimizer_state_dict`.
+    The optimizer's state dict lies beside the model's, under `optimizer`, `optimizer_state_dict` or another key, or in
+    a list of one (Lightning).
+
+    Args:
+        path: any of `from_torch`'s.
+        part: as in `from_torch`.
+        weights_only: leave the optimizer out.
 
     Raises:
         UserError: the file cannot be read, is of another network, or its optimizer cannot be taken over.
     """
     with torch_files.named(path):
         content = torch_files.read(path)
-        variables = from_state_dict(unwrapped(content))
-        optimizer = next((content[key] for key in _NESTS if content.get(key) is not None), None)
-        if optimizer is None:
-            return variables, None
-        if not isinstance(optimizer, Mapping) or not {"param_groups", "state"} <= optimizer.keys():
-            raise refused("is not what optimizer.state_dict() gives")
-        return variables, from_optimizer_state_dict(optimizer, table_of_variables(variables))
+        found = find(content.tree, part, content.unread)
+        variables = from_state_dict(found.tensors)
+        state_dict = None if weights_only else _optimizer_of(content.tree)
+        table = table_of_variables(variables)
+        optimizer = None if state_dict is None else from_optimizer_state_dict(state_dict, table, found.names)
+        return Checkpoint(variables, optimizer, found.notes)
+
+
+def _optimizer_of(content: Mapping[Any, Any]) -> Any:
+    """The optimizer's state dict, if there is one."""
+    named = [content[key] for key in ("optimizer", "optimizer_state_dict") if content.get(key) is not None]
+    if named:
+        return named[0]
+    values = chain.from_iterable(value if isinstance(value, list) else [value] for value in content.values())
+    found = [value for value in values if isinstance(value, Mapping) and {"param_groups", "state"} <= value.keys()]
+    if len(found) > 1:
+        raise refused(f"is one of {len(found)}")
+    return found[0] if found else None
 
 
 def write(path: Path, variables: Mapping[str, Any], opt_state: optax.OptState, config: Config, **progress: int) -> None:
@@ -46,11 +77,22 @@ def write(path: Path, variables: Mapping[str, Any], opt_state: optax.OptState, c
     Raises:
         UserError: another suffix, no such optimizer in PyTorch, or the file cannot be written.
     """
+    check_writable(path, overwrite=True)
+    with torch_files.named(path):
+        torch_files.write(path, to_checkpoint(variables, opt_state, config, **progress))
+
+
+def check_writable(path: Path, overwrite: bool) -> None:
+    """`files.check_writable` of a file that is to hold an optimizer too.
+
+    Raises:
+        UserError: it may not be written.
+    """
     with torch_files.named(path):
         if path.suffix.lower() not in torch_files.PICKLED:
             suffixes = ", ".join(torch_files.PICKLED)
             raise UserError(f"holds no optimizer: give one of {suffixes}, or leave out --with_optimizer")
-        torch_files.write(path, to_checkpoint(variables, opt_state, config, **progress))
+    torch_files.check_writable(path, overwrite)
 
 
 def to_checkpoint(

@@ -1,5 +1,6 @@
 """Weights to and from PyTorch: files and state dicts of a network."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,32 +10,43 @@ import numpy as np
 from jaxfood.errors import UserError
 from jaxfood.files import to_path
 from jaxfood.pytorch import files as torch_files
-from jaxfood.pytorch.layouts import floating, to_tensors, to_tree
-from jaxfood.pytorch.names import fitted_table, make_table, plain_name, table_of_variables
+from jaxfood.pytorch.layouts import flat_leaves, floating, not_finite, to_tensors, to_tree
+from jaxfood.pytorch.names import fitted_table, make_table, table_of_variables
+from jaxfood.pytorch.search import find
 
-_NESTS = ("model", "state_dict", "model_state_dict")  # where training checkpoints keep the weights
 
-
-def from_torch(source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+def from_torch(source: str | Path | Mapping[str, Any], part: str = "") -> dict[str, Any]:
     """Variables for `FoodClassifier` from PyTorch weights.
 
     Args:
-        source: a file (.ckpt, .pt and .pth need PyTorch, .safetensors does not), or a state dict: PyTorch tensors or
-            NumPy arrays by name. The weights may lie under `model`, `state_dict` or `model_state_dict`, and the names
-            may carry `module.` and `_orig_mod.`. Pickled code is never run.
+        source: a file (.ckpt, .pt, .pth, .pth.tar and .bin need PyTorch, .safetensors does not), or what one holds:
+            PyTorch tensors or NumPy arrays by name. They may lie in dictionaries and have prefixes to their names, as
+            trainers and wrappers give them (`jaxfood.pytorch.search`). Pickled code is never run.
+        part: what the weights' names begin with, where several fit: `"model_ema"`.
 
     Returns:
         `{"params": ..., "batch_stats": ...}` of JAX arrays, copies of the source. Types narrower than float32 become
         float32; float64 stays float64 under `jax.enable_x64` and becomes float32 elsewhere.
 
+    Warns:
+        UserWarning: something had to be chosen or guessed, or was passed over.
+
     Raises:
-        UserError: the file cannot be read, or a tensor is missing, unexpected or of the wrong shape or type.
+        UserError: the file cannot be read, or a tensor is missing, unexpected, of the wrong shape or type or not
+            finite.
     """
     if isinstance(source, Mapping):
-        return from_state_dict(unwrapped(source))
-    path = to_path(source)
-    with torch_files.named(path):
-        return from_state_dict(unwrapped(torch_files.read(path)))
+        found = find(source, part)
+        variables = from_state_dict(found.tensors)
+    else:
+        path = to_path(source)
+        with torch_files.named(path):
+            content = torch_files.read(path)
+            found = find(content.tree, part, content.unread)
+            variables = from_state_dict(found.tensors)
+    for note in found.notes:
+        warnings.warn(note, stacklevel=2)
+    return variables
 
 
 def to_torch(variables: Mapping[str, Any], path: str | Path) -> None:
@@ -52,7 +64,12 @@ def from_state_dict(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Variables from tensors under exactly PyTorch's names; types and errors as in `from_torch`."""
     counters = set(make_table().counters.values())  # they matter to PyTorch for `momentum=None` alone
     arrays = {name: floating(name, tensor) for name, tensor in tensors.items() if name not in counters}
-    return to_tree(fitted_table(arrays, "torch").entries, arrays)
+    table = fitted_table({name: array.shape for name, array in arrays.items()}, "torch")
+    variables = to_tree(table.entries, arrays)
+    leaves = flat_leaves(variables)  # where float64 became float32 a number may have become infinite
+    if wrong := not_finite({entry.torch.name: leaves[entry.flax.name] for entry in table.entries}):
+        raise UserError(f"has {wrong}: give weights of before the training failed")
+    return variables
 
 
 def to_state_dict(variables: Mapping[str, Any], batches_tracked: int = 0) -> dict[str, np.ndarray]:
@@ -69,24 +86,3 @@ def to_state_dict(variables: Mapping[str, Any], batches_tracked: int = 0) -> dic
         if name in table.counters:
             tensors[table.counters[name]] = np.array(batches_tracked, np.int64)
     return tensors
-
-
-def unwrapped(tensors: Any) -> dict[str, Any]:
-    """The innermost dictionary of tensors, under names without the wrappers' prefixes.
-
-    Raises:
-        UserError: it is no dictionary, or two tensors would have one name.
-    """
-    nested = tensors
-    while isinstance(nested, Mapping):
-        tensors = nested
-        nested = next((tensors[key] for key in _NESTS if isinstance(tensors.get(key), Mapping)), None)
-    if not isinstance(tensors, Mapping):
-        raise UserError(f"holds a {type(tensors).__name__}, not a dictionary of tensors: save model.state_dict()")
-    named: dict[str, Any] = {}
-    for key, tensor in tensors.items():
-        name = plain_name(str(key))
-        if name in named:
-            raise UserError(f"{name} comes twice, once as {key}: save the state dict of one model")
-        named[name] = tensor
-    return named
