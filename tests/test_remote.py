@@ -365,14 +365,16 @@ def test_a_file_in_a_bucket_that_grows_is_written_now_and_then(
 def test_a_run_in_a_bucket_is_one_before_its_first_checkpoint(folder: Path, tiny_config: Config) -> None:
     """A bucket has no empty folders: `checkpoints/` is not there yet."""
     run.check_free(folder, overwrite=False)
-    run.begin(folder, tiny_config, ["a", "b", "c"])
+    run.begin(folder, ["a", "b", "c"])
+    run.write_config(folder, tiny_config)
     assert run.read_config(folder) == tiny_config
     assert run.read_classes(folder) == ("a", "b", "c")
     with pytest.raises(UserError, match="is a run already"):
         run.check_free(folder, overwrite=False)
     write_whole(folder / "mine.txt", b"")
     write_whole(folder / "checkpoints/3/x", b"")
-    run.begin(folder, tiny_config, ["a", "b", "c"], overwrite=True)
+    run.begin(folder, ["a", "b", "c"], overwrite=True)
+    run.write_config(folder, tiny_config)
     assert list_bucket(folder).keys() == {"mine.txt", "config.toml", "classes.txt"}
     write_whole(folder / "other/config.toml", b"")  # of another program
     with pytest.raises(UserError, match="is not empty and not a run"):

@@ -15,6 +15,7 @@ from jaxfood.errors import UserError, printable
 from jaxfood.extras import require
 from jaxfood.files import Lines, read_bytes, reason, write_whole
 from jaxfood.runs.directory import LOG, METRICS, TENSORBOARD
+from jaxfood.training.failures import check_there
 from jaxfood.training.metrics import finite_or_none
 
 
@@ -132,6 +133,7 @@ def open_logbook(
         with closing(Logbook(workdir, logging, step, introduction) if processes.is_first() else NoLogbook()) as logbook:
             yield logbook
     except OSError as error:
+        check_there(workdir)
         raise UserError(
             f"cannot write in {workdir} ({reason(error)}): mend that, then go on with --resume; the checkpoints that "
             "are there stand"
