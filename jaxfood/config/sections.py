@@ -36,6 +36,7 @@ class DataConfig(Section):
     image_size: int = setting(128, "height and width in pixels after resizing", at_least=32, multiple_of=32)
     fraction: float = setting(1.0, "share of each class's training pictures that is used", above=0, at_most=1)
     skip_corrupt: bool = setting(False, "leave out pictures that cannot be decoded instead of stopping")
+    exif_orientation: bool = setting(False, "turn pictures as their EXIF data say; the notes' code ignores it")
     resident: bool = setting(
         True, "keep all pictures on every device; false, and always for tfds: read each batch from disk"
     )

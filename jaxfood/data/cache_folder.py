@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import PIL
@@ -17,21 +17,46 @@ from jaxfood.errors import UserError
 from jaxfood.files import is_remote, reading, to_local_path
 
 # Part of the fingerprint: raise it when the bytes of an entry would come out differently.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _ABANDONED_AFTER_SECONDS = 24 * 3600
 
 
 def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/jaxfood`, by default `~/.cache/jaxfood` (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxfood"
+    """`$XDG_CACHE_HOME/jaxfood`, by default `~/.cache/jaxfood` (XDG Base Directory Specification).
+
+    Raises:
+        UserError: there is no home folder.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "jaxfood"
+    try:
+        return Path.home() / ".cache" / "jaxfood"
+    except RuntimeError:  # HOME is not set, and this user's number has no name
+        raise UserError(
+            "there is no home folder to keep decoded pictures in (HOME is not set): set data.cache_dir to a folder"
+        ) from None
 
 
 def cache_folder(cache_dir: str | Path = "") -> Path:
-    """The cache folder that the setting `data.cache_dir` means; the empty string means the default."""
+    """The cache folder that the setting `data.cache_dir` means; the empty string means the default.
+
+    Raises:
+        UserError: it names no folder on this machine.
+    """
     if not str(cache_dir):
         return default_cache_dir()
-    return Path(os.path.abspath(to_local_path(cache_dir, "data.cache_dir =").expanduser()))
+    path = to_local_path(cache_dir, "data.cache_dir =")
+    if "\0" in str(path):
+        raise UserError("data.cache_dir has a zero byte, which no name of a folder may have: correct it")
+    try:
+        return Path(os.path.abspath(path.expanduser()))
+    except RuntimeError as error:  # ~nobody, or ~ without a home folder
+        raise UserError(f"data.cache_dir = {cache_dir}: {error}; give the folder's whole path") from None
+    except OSError as error:
+        raise UserError(
+            f"data.cache_dir = {cache_dir}: the current folder is gone ({error.strerror}); give the folder's whole path"
+        ) from None
 
 
 @contextmanager
@@ -48,18 +73,24 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 def entry_name(root: Path, image_size: int) -> str:
     """A name that people can read (`food-train-128px-1a2b3c4d`), and that no other root and size has."""
-    readable = "-".join(re.sub(r"[^\w.]+", "_", part)[:24] for part in root.parts[-2:])
+    readable = "-".join(_cut(re.sub(r"[^\w.]+", "_", part), 24) for part in root.parts[-2:])
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()
     return f"{readable}-{image_size}px-{digest[:8]}"
 
 
-def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str:
+def _cut(name: str, length: int) -> str:
+    """As much of a name as has so many bytes: file systems count bytes, and of many letters each has three or four."""
+    return os.fsencode(name)[:length].decode(errors="ignore")
+
+
+def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool, exif_orientation: bool = False) -> str:
     """A name for the pictures of `index` as they are now: their paths, sizes and times, and how they are decoded.
 
     Raises:
         UserError: a file is gone or may not be looked at.
     """
-    digest = hashlib.sha256(f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt}".encode())
+    how = f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt} {exif_orientation}"
+    digest = hashlib.sha256(how.encode())
     for path in index.paths:
         if is_remote(path):
             version = index.versions[path]
@@ -73,18 +104,45 @@ def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool) -> str
 
 def temporary_name(name: str) -> str:
     """A name for what this process writes until it is whole and has the name `name`; see `is_abandoned`."""
-    return f"{name}~{platform.node()}~{os.getpid()}~{secrets.token_hex(4)}.tmp"
+    return f"{name}~{_host()}~{os.getpid()}~{secrets.token_hex(4)}.tmp"
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.-]", "_", platform.node(), flags=re.ASCII)[:64]
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give what is written whole its name, in place of what had it: a power failure leaves the one or the other.
+
+    The content must be on the disk before the name, or the name may come to stand for zeros.
+    """
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """See that the names in a folder are on the disk, where the system has a way to say so."""
+    if os.name != "posix":
+        return
+    with suppress(OSError):  # some file systems of networks refuse
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def is_abandoned(temporary: Path) -> bool:
     """Whether whoever was writing the temporary file is gone; elsewhere than on this machine, after a day."""
     try:
         _, host, pid, _ = temporary.name.split("~")
-        if host == platform.node() and os.name == "posix":  # on Windows os.kill would end the process
+        if host == _host() and os.name == "posix":  # on Windows os.kill would end the process
             os.kill(int(pid), 0)  # asks whether it lives
             return False
         return time.time() - temporary.stat().st_mtime > _ABANDONED_AFTER_SECONDS
     except ProcessLookupError:
         return True
-    except (OSError, ValueError):  # another user's process, a file that is gone by now, or nobody's name
+    except (OSError, ValueError, OverflowError):  # another user's process, a file that is gone, or nobody's name
         return False

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxfood.data.decode import PICTURE_SUFFIXES
 from jaxfood.data.labels import NO_LABEL, label_file, label_tree, mend_for_missing_label
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote, list_bucket, read_bytes, to_path
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 Positions = slice | Sequence[int] | np.ndarray
 
 

@@ -98,7 +98,10 @@ def _check_same_files(indexes: Sequence[PictureIndex], data: DataConfig) -> None
     """Check that no two processes put different pictures into one place of a cache folder that they share."""
     if processes.count() == 1 or not processes.share_folder(cache_folder(data.cache_dir)):
         return
-    own = {str(index.root): fingerprint(index, data.image_size, data.skip_corrupt) for index in indexes}
+    own = {
+        str(index.root): fingerprint(index, data.image_size, data.skip_corrupt, data.exif_orientation)
+        for index in indexes
+    }
     everybodys = [json.loads(text) for text in processes.share(json.dumps(own))]
     for root in own:
         if len({theirs[root] for theirs in everybodys if root in theirs}) > 1:
@@ -115,6 +118,7 @@ def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: 
         image_size=data.image_size,
         cache_dir=data.cache_dir,
         skip_corrupt=data.skip_corrupt,
+        exif_orientation=data.exif_orientation,
         progress=progress,
     )
     loaded: dict[str, list[Pictures]] = {split: [] for split in splits}

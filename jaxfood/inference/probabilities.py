@@ -59,7 +59,13 @@ def _probabilities(
     model: FoodClassifier, variables: dict[str, Any], config: Config, index: PictureIndex, mesh: Mesh, progress: bool
 ) -> np.ndarray:
     try:
-        pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir, progress=progress)
+        pictures = load_pictures(
+            index,
+            config.data.image_size,
+            cache_dir=config.data.cache_dir,
+            progress=progress,
+            exif_orientation=config.data.exif_orientation,
+        )
     except UnreadableError as error:  # every picture needs its answer: leaving some out is no mend here
         raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
     source = pictures if config.data.resident else CachedPictures([pictures])

@@ -37,7 +37,12 @@ def load_sample(images: str, config: Config, run: Path) -> Pictures:
     index = index_pictures(images, read_classes(run))
     check_labels(index, config.model.num_classes)
     try:
-        pictures = load_pictures(index, config.data.image_size, cache_dir=config.data.cache_dir)
+        pictures = load_pictures(
+            index,
+            config.data.image_size,
+            cache_dir=config.data.cache_dir,
+            exif_orientation=config.data.exif_orientation,
+        )
     except UnreadableError as error:  # of a whole folder, not of a run's split: no setting leaves them out
         raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
     return pictures.subset(choose_positions(len(pictures), config.landscape.samples, config.landscape.seed))

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxfood import processes
 from jaxfood.config.loading import all_settings
 from jaxfood.config.sections import Config
+from jaxfood.data.pictures import list_unreadable
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError
@@ -112,7 +113,8 @@ def _introduce(logbook: Logbook, workdir: Path, config: Config, splits: Splits, 
     )
     for name, pictures in (("training", splits.train), ("validation", splits.valid)):
         if pictures.skipped:
-            logbook.line(f"left out {len(pictures.skipped)} {name} pictures that cannot be read")
+            reasons = list_unreadable(pictures.skipped)
+            logbook.line(f"left out {len(pictures.skipped)} {name} pictures that cannot be read: {reasons}")
 
 
 def _conclude(logbook: Logbook, config: Config, training: Training) -> None:

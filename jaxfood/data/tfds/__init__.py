@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from jaxfood.config.sections import DataConfig
-from jaxfood.data.cache import decode_or_none
-from jaxfood.data.decode import DecodingError, decode_bytes
+from jaxfood.data.decode import DecodingError, decode_bytes, decode_file_or_reason
 from jaxfood.data.index import PictureIndex
-from jaxfood.data.pictures import StoredPictures
+from jaxfood.data.pictures import StoredPictures, list_unreadable
 from jaxfood.data.threads import map_in_threads
 from jaxfood.errors import UserError
 from jaxfood.extras import require
@@ -40,12 +39,14 @@ class TfdsPictures(StoredPictures):
         keys: the features of a record that are its picture and its label.
         image_size: side of the square every picture is resized to.
         name: the split's, for messages.
+        exif_orientation: whether pictures are turned as their EXIF data say.
     """
 
     records: Sequence[dict[str, Any]]
     keys: tuple[str, str]
     image_size: int
     name: str
+    exif_orientation: bool = False
 
     def __len__(self) -> int:
         return len(self.records)
@@ -59,9 +60,9 @@ class TfdsPictures(StoredPictures):
             labels[row] = record[label_key]
             picture = f"picture {position} of {self.name}"
             try:
-                images[row] = decode_bytes(record[image_key], self.image_size)
+                images[row] = decode_bytes(record[image_key], self.image_size, exif_orientation=self.exif_orientation)
             except DecodingError as error:
-                raise UserError(f"{picture} cannot be read: prepare the data set again without it") from error
+                raise UserError(f"{picture} cannot be read ({error}): prepare the data set again without it") from error
             if labels[row] < 0:
                 raise UserError(f"{picture} has no label: name a split whose pictures have one")
         return images, labels
@@ -160,7 +161,7 @@ def _open_split(builder: Any, keys: tuple[str, str], split: str, data: DataConfi
         raise UserError(
             f"data.{split} = {expression!r}: {reason}; {data.source} has the splits {', '.join(builder.info.splits)}"
         ) from None
-    return TfdsPictures(records, keys, data.image_size, f"{data.source}, data.{split}")
+    return TfdsPictures(records, keys, data.image_size, f"{data.source}, data.{split}", data.exif_orientation)
 
 
 def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
@@ -190,8 +191,9 @@ def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
 
 
 def _check_readable(index: PictureIndex) -> None:
-    with closing(map_in_threads(lambda path: decode_or_none(path, 1), index.paths)) as pictures:
+    with closing(map_in_threads(lambda path: decode_file_or_reason(path, 1), index.paths)) as pictures:
         decoded = zip(index.paths, pictures, strict=True)
-        unreadable = [index.name(path) for path, picture in decoded if picture is None]
+        unreadable = {index.name(path): picture for path, picture in decoded if isinstance(picture, str)}
     if unreadable:
-        raise UserError(f"pictures in {index.root} cannot be read: {', '.join(unreadable)}; mend or remove them")
+        named = list_unreadable(unreadable)
+        raise UserError(f"{len(unreadable)} pictures in {index.root} cannot be read: {named}; mend or remove them")
