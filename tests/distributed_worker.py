@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def join(coordinator: str, count: str, process: str, timeout: str, version: str = "") -> None:
@@ -128,13 +129,13 @@ def caching(folder: Path, pictures: str, own: int) -> dict[str, object]:
     from jaxfood.errors import UserError
 
     decoded: list[str] = []
-    decode = cache.decode_picture
+    decode = cache.decode_file_or_reason
 
-    def decode_and_tell(path: Path, image_size: int) -> object:
+    def decode_and_tell(path: Path, **options: Any) -> object:
         decoded.append(path.name)
-        return decode(path, image_size)
+        return decode(path, **options)
 
-    cache.decode_picture = decode_and_tell  # type: ignore[assignment]
+    cache.decode_file_or_reason = decode_and_tell  # type: ignore[assignment]
 
     def load(cache_dir: str, skip_corrupt: bool) -> object:
         decoded.clear()

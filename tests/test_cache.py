@@ -16,7 +16,7 @@ from PIL import Image
 from jaxfood.data import cache, decode
 from jaxfood.data.cache import load_pictures
 from jaxfood.data.cache_folder import default_cache_dir
-from jaxfood.data.decode import decode_picture
+from jaxfood.data.decode import DecodedFile, decode_file_or_reason, decode_picture
 from jaxfood.data.index import PictureIndex, index_pictures
 from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError
@@ -49,7 +49,7 @@ def as_pillow_has_it(path: Path, size: int) -> np.ndarray:
 
 
 def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "decode_picture", lambda path, image_size: pytest.fail(f"decoded {path} again"))
+    monkeypatch.setattr(cache, "decode_file_or_reason", lambda path, **_: pytest.fail(f"decoded {path} again"))
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -134,18 +134,18 @@ def test_loaded_pictures(index, load):
     assert pictures.labels.tolist() == [0, 0, 0, 1, 1]
     assert pictures.labels.dtype == np.int32
     assert pictures.paths == index.paths
-    assert pictures.skipped == ()
+    assert pictures.skipped == {}
     assert len(pictures) == 5
 
 
 def test_order_survives_uneven_decoding(tmp_path, load, monkeypatch):
     index = index_pictures(save_pictures(tmp_path / "many", 60))
 
-    def decode_slowly(path: Path, image_size: int) -> np.ndarray:
+    def decode_slowly(path: Path, **options) -> DecodedFile | str:
         time.sleep(0.02 if path.name == "0_0.jpg" else 0)
-        return decode_picture(path, image_size)
+        return decode_file_or_reason(path, **options)
 
-    monkeypatch.setattr(cache, "decode_picture", decode_slowly)
+    monkeypatch.setattr(cache, "decode_file_or_reason", decode_slowly)
     np.testing.assert_array_equal(load(index).images, [as_pillow_has_it(path, 16) for path in index.paths])
 
 
@@ -269,19 +269,21 @@ def test_what_is_no_file_is_named_even_when_skipping(tmp_path, index, load, make
 def test_large_pictures_are_read_and_monstrous_ones_named(index, load, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # of 600: Pillow warns
     assert len(load(index)) == 5
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow refuses
-    with pytest.raises(UserError, match="none of the pictures"):
-        load(index, 8)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow refuses, as what has 200 million by its own limit
+    assert len(load(index, 8)) == 5
+    monkeypatch.setattr(decode, "MAX_PIXELS", 500)
+    with pytest.raises(UserError, match=r"none of the pictures .*0_0\.jpg \(too large: 30 x 20 pixels"):
+        load(index, 4)
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, AssertionError])
 def test_interrupted_decoding_leaves_nothing(index, load, tmp_path, monkeypatch, failure):
-    def interrupt(path: Path, image_size: int) -> np.ndarray:
+    def interrupt(path: Path, **options) -> DecodedFile | str:
         if path == index.paths[3]:
             raise failure
-        return decode_picture(path, image_size)
+        return decode_file_or_reason(path, **options)
 
-    monkeypatch.setattr(cache, "decode_picture", interrupt)
+    monkeypatch.setattr(cache, "decode_file_or_reason", interrupt)
     with pytest.raises(failure):
         load(index)
     assert not list((tmp_path / "cache").iterdir())

@@ -1,15 +1,24 @@
 """Decoding to the bit as Pillow does, whatever a file's name promises; and what that costs beside Pillow."""
 
+import hashlib
 import io
+import os
+import struct
+import subprocess
 import sys
+import threading
+import time
+import zlib
 from pathlib import Path
 
 import decode as benchmark_decode
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from jaxfood.data.decode import DecodingError, decode_picture
+from jaxfood.data import decode
+from jaxfood.data.decode import FORMATS, PICTURE_SUFFIXES, DecodingError, decode_bytes, decode_picture
+from jaxfood.data.threads import Budget, map_in_threads
 
 SIZE = 24
 
@@ -89,6 +98,234 @@ def test_no_picture_at_all_is_unreadable(tmp_path):
     path.write_text("<html>404 not found</html>")
     with pytest.raises(DecodingError):
         decode_picture(path, SIZE)
+
+
+# What a file is, and why it cannot be read.
+
+
+def encoded(picture: Image.Image, format_: str, **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format_, **options)
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises so many pixels, and ends."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+WMF = b"\xd7\xcd\xc6\x9a\0\0" + bytes(8) + b"\0\0" + bytes(6) + b"\1\0\t\0" + bytes(40)  # of no units an inch
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "an empty file"),
+        (bytes(500), "nothing but zeros"),
+        (HEIC, "a HEIC picture, which Pillow does not read: convert it to JPEG"),
+        (b"\n<!DOCTYPE html><html>404", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer .*git lfs pull"),
+        (EPS, "an EPS or PostScript drawing"),
+        (WMF, "a WMF drawing"),
+        (b"\1\0\0\0" + bytes(36) + b" EMF" + bytes(60), "an EMF drawing"),
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML text"),
+        (b"\0\0\0\x20ftypisom" + bytes(100), r"a film"),
+        (b"PK\3\4" + bytes(100), "a ZIP archive"),
+        ("照片不存在".encode() * 90, "a text, no picture"),
+        (b"\x93\xff\1\2\3" * 50, "no picture of a format that is read"),
+        (encoded(drawn(), "JPEG")[:300], "a damaged or truncated JPEG: "),
+        (encoded(drawn(), "PNG")[:-500], r"a damaged or truncated PNG: .*truncated"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "a damaged or truncated PNG: "),
+        (encoded(drawn(), "WEBP")[:-90], "a damaged or truncated WEBP: "),
+        (encoded(drawn(), "TIFF")[:-900], "a damaged or truncated TIFF: "),
+        (png_header(178_956_970, 1), "too large: 178956970 x 1 pixels, where 200 million, and 1,000,000 a side"),
+        (png_header(20_000, 20_000), "too large: 20000 x 20000 pixels"),
+    ],
+)
+def test_the_reason_says_what_a_file_is(content, reason):
+    with pytest.raises(DecodingError, match=f"^{reason}") as error:
+        decode_bytes(content, SIZE)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ZeroDivisionError("division by zero"), RecursionError("a\nb")])
+def test_whatever_pillow_raises_is_a_reason(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    with pytest.raises(DecodingError, match=r"more memory|division by zero|JPEG: a b"):
+        decode_bytes(jpeg(drawn()), SIZE)
+
+
+@pytest.mark.parametrize("content", [EPS, EPS.replace(b"%!PS", b"\xc5\xd0\xd3\xc6" + bytes(26) + b"%!PS")])
+def test_no_program_is_started(monkeypatch, content):
+    monkeypatch.setattr(subprocess.Popen, "__init__", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(DecodingError, match="EPS"):
+        decode_bytes(content, SIZE)
+
+
+def test_formats_are_pillows_own_raster_decoders():
+    Image.init()
+    assert set(FORMATS) <= set(Image.OPEN)
+    assert not set(FORMATS) & {"EPS", "WMF", "PDF", "PS", "BUFR", "GRIB", "HDF5", "FITS", "MPEG"}
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in {*FORMATS, "MPO"}}
+    assert suffixes <= set(PICTURE_SUFFIXES)
+    assert len(set(PICTURE_SUFFIXES)) == len(PICTURE_SUFFIXES)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("DIB", "AVIF")])
+def test_each_format_is_read(name):
+    content = encoded(drawn(), name)
+    expected = Image.open(io.BytesIO(content)).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(decode_bytes(content, SIZE), np.asarray(expected))
+
+
+@pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+def test_of_several_frames_the_first_counts(format_):
+    first = drawn()
+    options = {"lossless": True} if format_ == "WEBP" else {}
+    several = encoded(first, format_, save_all=True, append_images=[Image.new("RGB", first.size)], **options)
+    np.testing.assert_array_equal(decode_bytes(several, SIZE), decode_bytes(encoded(first, format_, **options), SIZE))
+
+
+def test_pictures_of_extreme_shape_are_read():
+    for size in ((60_000, 1), (1, 60_000)):
+        assert decode_bytes(encoded(Image.new("RGB", size, (1, 2, 3)), "PNG"), 4).tolist() == [[[1, 2, 3]] * 4] * 4
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a pipe")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    for path in (tmp_path / "x.jpg", "/dev/zero"):
+        with pytest.raises(DecodingError, match="no regular file, but a pipe or a device"):
+            decode_picture(path, SIZE)
+
+
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.jpg"
+    path.touch()
+    os.truncate(path, 5 * 2**30)
+    monkeypatch.setattr(decode, "read_bytes", lambda path: pytest.fail("was read"))
+    with pytest.raises(DecodingError, match=r"too large: 5\.0 GiB, where 1 is the most"):
+        decode_picture(path, SIZE)
+
+
+def test_pillows_own_limit_is_left_as_it_was(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decode_bytes(jpeg(drawn()), SIZE).shape == (SIZE, SIZE, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_large_pictures_are_not_decoded_all_at_once(monkeypatch):
+    """Of pictures that each need half of the budget, two at a time; of small ones, all."""
+    inside, most = 0, 0
+    lock = threading.Lock()
+    to_rgb = decode._to_rgb
+
+    def watched(picture):
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.02)
+        try:
+            return to_rgb(picture)
+        finally:
+            with lock:
+                inside -= 1
+
+    monkeypatch.setattr(decode, "_to_rgb", watched)
+    picture = jpeg(drawn())
+    needed = 10 * 61 * 43
+    for total, free, expected in ((2 * needed, 0, 2), (needed // 2, 0, 1), (needed, needed, 8)):
+        monkeypatch.setattr(decode, "_decoding", Budget(total, free=free))
+        most = 0
+        list(map_in_threads(lambda _: decode_bytes(picture, SIZE), range(8), threads=8))
+        assert most == expected
+
+
+@pytest.mark.slow
+def test_eight_huge_pictures_at_once_take_the_memory_of_one(tmp_path):
+    """A PNG of 13,300 px, 0.7 MB, takes 0.7 GB while it is decoded; eight took 5.7 GB."""
+    path = tmp_path / "x.png"
+    Image.new("RGB", (13_300, 13_300)).save(path, compress_level=1)
+    program = (
+        "import resource, sys\n"
+        "from jaxfood.data.decode import decode_picture\n"
+        "from jaxfood.data.threads import map_in_threads\n"
+        "list(map_in_threads(lambda path: decode_picture(path, 32), [sys.argv[1]] * 8, threads=8))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
+    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert peak < 1.2e9
+
+
+# EXIF.
+
+
+def turned(orientation: object, format_: str = "JPEG") -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(drawn(), format_, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation(orientation, format_):
+    content = turned(orientation, format_)
+    plain = encoded(drawn(), format_)
+    assert decode.decode(content, SIZE).orientation == orientation
+    np.testing.assert_array_equal(decode_bytes(content, SIZE), decode_bytes(plain, SIZE))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    expected = np.asarray(upright.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(decode_bytes(content, SIZE, exif_orientation=True), expected)
+
+
+@pytest.mark.parametrize("exif_orientation", [False, True])
+def test_tiffs_are_upright_already(exif_orientation):
+    """Pillow turns them when it loads them."""
+    with Image.open(io.BytesIO(turned(6, "TIFF"))) as picture:
+        expected = np.asarray(picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    decoded = decode.decode(turned(6, "TIFF"), SIZE, exif_orientation=exif_orientation)
+    np.testing.assert_array_equal(decoded.pixels, expected)
+    assert decoded.orientation == 1
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_exif_data_are_none(tmp_path):
+    content = turned(6)
+    place = content.index(b"Exif\0\0")
+    for junk in (b"\xff" * 8, b"II*\0\xff\xff\xff\xff"):
+        broken = content[: place + 6] + junk + content[place + 14 :]
+        assert decode.decode(broken, SIZE, exif_orientation=True).orientation == 1
+        np.testing.assert_array_equal(decode_bytes(broken, SIZE), decode_bytes(jpeg(drawn()), SIZE))
+    assert decode.decode(turned(0), SIZE, exif_orientation=True).orientation == 1
+
+
+def test_a_file_is_known_by_its_bytes(tmp_path):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(turned(8))
+    found = decode.decode_file(path, SIZE)
+    assert found.digest == hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    assert found.orientation == 8
+    assert decode.decode_file_or_reason(tmp_path / "x.jpg", SIZE).digest == found.digest
+    path.write_bytes(b"")
+    assert decode.decode_file_or_reason(path, SIZE) == "an empty file"
+
+
+# The benchmark.
 
 
 def test_benchmark(tiny_food, monkeypatch, capsys):

@@ -80,7 +80,7 @@ def test_what_is_passed_over_or_guessed_is_said(food: Food) -> None:
     splits = load(root, skip_corrupt=True)
     passed_over, left_out, order = splits.remarks
     assert passed_over == f"passed over in {root}/train: 1 .heic, 1 loose pictures beside the class folders"
-    assert left_out.startswith("left out 1 validation pictures that cannot be read (broken.png: ")
+    assert left_out.startswith("left out 1 validation pictures that cannot be read: 2_egg/broken.png (")
     assert order.startswith("classes are numbered by their sorted names, as ImageFolder does: 1 is 10_veg; with")
     assert order.endswith("data.class_order = 'natural' it would be 2_egg")
     assert load(root, skip_corrupt=True, class_order="natural").classes == ("0_bread", "2_egg", "10_veg")

@@ -313,7 +313,9 @@ def test_a_data_set_is_prepared_of_pictures_in_a_bucket(food: Path, tmp_path: Pa
 def test_unreadable_pictures_in_a_bucket_are_named(folder: Path, tmp_path: Path, tiny_food: Path) -> None:
     write_whole(folder / "0_1.jpg", (tiny_food / "train/0_0.jpg").read_bytes())
     write_whole(folder / "0_2.jpg", b"<html>404 not found</html>")
-    with pytest.raises(UserError, match=r"1 of the 2 pictures in gs://food/.* cannot be read: 0_2\.jpg: mend"):
+    with pytest.raises(
+        UserError, match=r"1 of the 2 pictures in gs://food/.* cannot be read: 0_2\.jpg \(an HTML page.*\): mend"
+    ):
         load_pictures(index_pictures(folder), 32, cache_dir=tmp_path, progress=False)
 
 

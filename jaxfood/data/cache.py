@@ -14,8 +14,10 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,21 +31,25 @@ from jaxfood.data.cache_folder import (
     entry_name,
     fingerprint,
     is_abandoned,
+    publish,
     temporary_name,
     writing_to,
 )
-from jaxfood.data.decode import DecodingError, decode_picture
+from jaxfood.data.decode import decode_file_or_reason
 from jaxfood.data.index import PictureIndex, Positions
-from jaxfood.data.pictures import Pictures, StoredPictures
+from jaxfood.data.pictures import Pictures, StoredPictures, list_unreadable
 from jaxfood.data.threads import available_cpus, map_in_threads
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote, reading
 
 _BUCKET_READERS = 32  # threads that mostly wait for the network
+_NAMED = 10  # unreadable pictures in a message; of more there is a list
+_TRIES = 3
+_MOVES_WHAT_IS_MAPPED = os.name == "posix"  # Windows does not
 
 
 class UnreadableError(UserError):
-    """Pictures that cannot be decoded; `findings` says which, one text for each index."""
+    """Pictures that cannot be decoded; `findings` says which and why, one text for each index."""
 
     def __init__(self, findings: Sequence[str]) -> None:
         super().__init__("; ".join(findings) + ": mend or remove them, or set data.skip_corrupt = true")
@@ -56,105 +62,191 @@ def load_pictures(
     *,
     cache_dir: str | Path = "",
     skip_corrupt: bool = False,
+    exif_orientation: bool = False,
     progress: bool = True,
     description: str = "decoding",
 ) -> Pictures:
     """The pictures of `index`, each as uint8 [H, W, 3] with H = W = `image_size`, decoded at the first call only.
+
+    Several processes may load, change and remove the same entry at the same time: each gets the pictures as they were
+    when it called.
 
     Args:
         index: what to load, one picture at least; see the module's docstring about subsets.
         image_size: side of the square every picture is resized to.
         cache_dir: where entries live; as in `cache_folder.cache_folder`.
         skip_corrupt: leave out pictures that cannot be decoded instead of refusing all; the caller reports `skipped`.
+        exif_orientation: turn pictures as their EXIF data say; the caller reports `oriented`.
         progress: whether to show a progress bar on standard error while decoding.
         description: the bar's text.
 
     Raises:
-        UnreadableError: some cannot be decoded; all are named.
+        UnreadableError: some cannot be decoded; the first are named with their reasons, and a file has all.
         UserError: none can be decoded, a file cannot be read, or the cache folder cannot be written to.
     """
     if not len(index):
         raise ValueError("an index of at least one picture is needed")
-    entry = _Entry(index, image_size, skip_corrupt, cache_folder(cache_dir))
-    if (pictures := entry.read()) is None:
+    entry = _Entry(index, image_size, skip_corrupt, exif_orientation, cache_folder(cache_dir))
+    for _ in range(_TRIES):
+        if (pictures := entry.read()) is not None:
+            return pictures
         bar = tqdm(total=len(index), desc=description, unit="picture", disable=not progress)
         # Oddities of single files (EXIF data, very large pictures) are no news to the user if they decode.
         with bar, warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")
-            entry.write(bar)
-        pictures = entry.read()
-    if pictures is None:
-        raise UserError(f"{entry.folder} cannot be read back: set data.cache_dir to a folder on a local disk")
-    return pictures
+            pictures = entry.write(bar)
+        if pictures is not None:
+            return pictures
+    if (pictures := entry.read()) is not None:
+        return pictures
+    raise UserError(
+        f"{entry.folder}: decoded {_TRIES} times and never there to be read back: another process may be removing it; "
+        "set data.cache_dir to a folder of this run's own, on a local disk"
+    )
+
+
+@dataclass
+class _Found:
+    """What decoding found, besides pixels: reasons of the unreadable, digests of the others, how many are turned."""
+
+    skipped: dict[Path, str] = field(default_factory=dict)
+    digests: list[str] = field(default_factory=list)
+    oriented: int = 0
 
 
 class _Entry:
     """The place of an index in the cache, and the version of it that the files make now.
 
-    `FINGERPRINT.json` is written before `FINGERPRINT.npy` is renamed into place, so a present array is a whole one.
+    `FINGERPRINT.npy`, then `FINGERPRINT.json` get their names when they are whole and on the disk.
     """
 
-    def __init__(self, index: PictureIndex, image_size: int, skip_corrupt: bool, cache: Path) -> None:
-        self.index, self.image_size, self.skip_corrupt = index, image_size, skip_corrupt
+    def __init__(
+        self, index: PictureIndex, image_size: int, skip_corrupt: bool, exif_orientation: bool, cache: Path
+    ) -> None:
+        self.index, self.image_size = index, image_size
+        self.skip_corrupt, self.exif_orientation = skip_corrupt, exif_orientation
         self.folder = cache / entry_name(index.root, image_size)
-        self.fingerprint = fingerprint(index, image_size, skip_corrupt)
+        self.fingerprint = fingerprint(index, image_size, skip_corrupt, exif_orientation)
         self.array = self.folder / f"{self.fingerprint}.npy"
         self.description = self.folder / f"{self.fingerprint}.json"
 
     def read(self) -> Pictures | None:
         """The pictures, or None where they are not cached as they are now, or damaged."""
         try:
-            skipped = frozenset(json.loads(self.description.read_text())["skipped"])
-            images = np.lib.format.open_memmap(self.array, mode="r")
-        except (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError):
+            described = json.loads(self.description.read_bytes())
+            reasons = {str(name): str(reason) for name, reason in described["skipped"].items()}
+            skipped = {path: reasons[str(path)] for path in self.index.paths if reasons and str(path) in reasons}
+            found = _Found(skipped, [str(digest) for digest in described["digests"]], int(described["oriented"]))
+            with self.array.open("rb") as file:
+                return self._map(file, found)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        is_kept = np.array([str(path) not in skipped for path in self.index.paths])
-        kept, left_out = self.index.subset(is_kept), self.index.subset(~is_kept)
-        if images.dtype != np.uint8 or images.shape != (len(kept), self.image_size, self.image_size, 3):
-            return None
-        return Pictures(images, kept.labels, kept.paths, left_out.paths)
 
-    def write(self, bar: tqdm) -> None:
-        """Decodes the pictures into this entry, whole or not at all, and removes what it held before."""
-        temporary = self.folder / temporary_name(self.fingerprint)
+    def write(self, bar: tqdm) -> Pictures | None:
+        """Decodes the pictures into this entry, whole or not at all, and removes what it held before.
+
+        Returns them, whatever other processes do to the entry meanwhile; None where the system needs them read back.
+        """
+        array, description = (self.folder / temporary_name(path.name) for path in (self.array, self.description))
         try:
             with writing_to(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with temporary.open("wb") as file:
-                    unreadable = _decode_into(file, self.index.paths, self.image_size, bar)
-                self._check(unreadable)
-                self.description.write_text(json.dumps(self._describe(unreadable), indent=2))
-                os.replace(temporary, self.array)
-                self._remove_older()
+                with array.open("w+b") as file:
+                    found = self._decode_into(file, bar)
+                    self._check(found.skipped)
+                    description.write_text(json.dumps(self._describe(found), indent=2), encoding="ascii")
+                    file.flush()
+                    # Mapped as long as it is ours alone: another version may take its place as soon as it has its name.
+                    pictures = self._map(file, found) if _MOVES_WHAT_IS_MAPPED else None
+                publish(array, self.array)
+                publish(description, self.description)
+                with suppress(OSError):  # leftovers are no reason to stop
+                    self._remove_older()
         except BaseException:
-            self._undo(temporary)
+            self._undo(array, description)
             raise
+        return pictures
 
-    def _check(self, unreadable: Sequence[Path]) -> None:
-        names = ", ".join(self.index.name(path) for path in unreadable)
-        if len(unreadable) == len(self.index):
-            raise UserError(f"none of the pictures in {self.index.root} can be read ({names}): check the files")
-        if unreadable and not self.skip_corrupt:
-            raise UnreadableError(
-                [f"{len(unreadable)} of the {len(self.index)} pictures in {self.index.root} cannot be read: {names}"]
-            )
+    def _decode_into(self, file: BinaryIO, bar: tqdm) -> _Found:
+        """Writes the pictures to `file` in the order of the index, as np.save would.
 
-    def _describe(self, unreadable: Sequence[Path]) -> dict[str, object]:
+        Writing in order by plain writes, not into a memory map, leaves no gaps for unreadable pictures and makes a full
+        disk an OSError, where a memory map dies of SIGBUS.
+        """
+        paths, found = self.index.paths, _Found()
+        file.write(_header(len(paths), self.image_size))
+        threads = max(_BUCKET_READERS, available_cpus()) if is_remote(paths[0]) else 0
+        decode = partial(decode_file_or_reason, image_size=self.image_size, exif_orientation=self.exif_orientation)
+        with closing(map_in_threads(decode, paths, threads=threads)) as decoded:
+            for path, picture in zip(paths, decoded, strict=True):
+                if isinstance(picture, str):
+                    found.skipped[path] = picture
+                else:
+                    file.write(picture.pixels.data)
+                    found.digests.append(picture.digest)
+                    found.oriented += picture.orientation != 1
+                bar.update()
+        file.seek(0)
+        file.write(_header(len(found.digests), self.image_size))
+        return found
+
+    def _map(self, file: BinaryIO, found: _Found) -> Pictures | None:
+        """The pictures in an open file, or None where it is not what is described."""
+        kept = self.index
+        if found.skipped:
+            kept = kept.subset(np.array([path not in found.skipped for path in kept.paths]))
+        header = _header(len(kept), self.image_size)
+        shape = (len(kept), self.image_size, self.image_size, 3)
+        file.seek(0)
+        if file.read(len(header)) != header or len(kept) != len(found.digests):
+            return None
+        if os.fstat(file.fileno()).st_size != len(header) + int(np.prod(shape, dtype=np.int64)):
+            return None
+        images = np.memmap(file, np.uint8, "r", len(header), shape)
+        images.filename = str(self.array)
+        return Pictures(images, kept.labels, kept.paths, found.skipped, tuple(found.digests), found.oriented)
+
+    def _check(self, unreadable: Mapping[Path, str]) -> None:
+        named = {self.index.name(path): reason for path, reason in unreadable.items()}
+        if unreadable and (len(unreadable) == len(self.index) or not self.skip_corrupt):
+            listed = list_unreadable(named, _NAMED) + self._write_list(named)
+            if len(unreadable) == len(self.index):
+                raise UserError(f"none of the pictures in {self.index.root} can be read: {listed}: check the files")
+            counted = f"{len(unreadable)} of the {len(self.index)} pictures"
+            raise UnreadableError([f"{counted} in {self.index.root} cannot be read: {listed}"])
+
+    def _write_list(self, named: Mapping[str, str]) -> str:
+        """Writes the names and reasons, where a message would not hold them, into this entry; says where."""
+        path = self.folder / "unreadable.txt"
+        if len(named) <= _NAMED:
+            return ""
+        lines = (f"{name}: {reason}".replace("\n", "\\n") for name, reason in named.items())
+        try:
+            path.write_text("".join(f"{line}\n" for line in lines), "utf-8", "surrogateescape")
+        except OSError:  # a full disk: what is wrong with the pictures is told all the same
+            return ""
+        return f", all listed in {path}"
+
+    def _describe(self, found: _Found) -> dict[str, object]:
         return {
             "root": str(self.index.root),
             "pictures": len(self.index),
             "image_size": self.image_size,
             "skip_corrupt": self.skip_corrupt,
-            "skipped": [str(path) for path in unreadable],
+            "exif_orientation": self.exif_orientation,
+            "skipped": {str(path): reason for path, reason in found.skipped.items()},
+            "oriented": found.oriented,
             "format_version": FORMAT_VERSION,
             "pillow": PIL.__version__,
+            "digests": found.digests,
         }
 
-    def _undo(self, temporary: Path) -> None:
+    def _undo(self, *temporaries: Path) -> None:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-            if not self.array.exists():
-                self.description.unlink(missing_ok=True)
+            for temporary in temporaries:
+                temporary.unlink(missing_ok=True)
+            if not self.description.exists():
+                self.array.unlink(missing_ok=True)
             self.folder.rmdir()  # fails, as it should, where an older version remains
 
     def _remove_older(self) -> None:
@@ -166,39 +258,12 @@ class _Entry:
                     path.unlink()
 
 
-def _decode_into(file: BinaryIO, paths: Sequence[Path], image_size: int, bar: tqdm) -> list[Path]:
-    """Writes the pictures to `file` in the order of `paths`, as np.save would; returns those that do not decode.
-
-    Writing in order by plain writes, not into a memory map, leaves no gaps for unreadable pictures and makes a full
-    disk an OSError, where a memory map dies of SIGBUS.
-    """
-    _write_header(file, len(paths), image_size)
-    unreadable = []
-    threads = max(_BUCKET_READERS, available_cpus()) if is_remote(paths[0]) else 0
-    with closing(map_in_threads(lambda path: decode_or_none(path, image_size), paths, threads=threads)) as decoded:
-        for path, picture in zip(paths, decoded, strict=True):
-            if picture is None:
-                unreadable.append(path)
-            else:
-                file.write(picture.data)
-            bar.update()
-    file.seek(0)
-    _write_header(file, len(paths) - len(unreadable), image_size)
-    return unreadable
-
-
-def _write_header(file: BinaryIO, count: int, image_size: int) -> None:
-    # NumPy pads it so that the first dimension can change in place.
+def _header(count: int, image_size: int) -> bytes:
+    """What np.save writes before so many pictures. NumPy pads it so that the first dimension can change in place."""
+    file = io.BytesIO()
     shape = (count, image_size, image_size, 3)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def decode_or_none(path: Path, image_size: int) -> np.ndarray | None:
-    """As `decode_picture`, but None for a file that is no picture."""
-    try:
-        return decode_picture(path, image_size)
-    except DecodingError:
-        return None
+    return file.getvalue()
 
 
 class CachedPictures(StoredPictures):
@@ -206,6 +271,9 @@ class CachedPictures(StoredPictures):
 
     Not through the memory map that `load_pictures` gives: all its pages that were once read count as this process's
     memory (until the kernel wants them back), after an epoch the whole data set.
+
+    Attributes:
+        labels: int32 [N].
     """
 
     def __init__(self, parts: Sequence[Pictures], positions: Positions = slice(None)) -> None:
@@ -220,29 +288,46 @@ class CachedPictures(StoredPictures):
             raise TypeError("pictures in memory cannot be read from the cache: give them as load_pictures does")
         self._shape = arrays[0].shape[1:]
         # Open as long as somebody may read: a later run may replace a file in the cache, not its content.
-        self._files = [io.FileIO(str(array.filename)) for array in arrays]
+        self._files = [_open_if_there(str(array.filename)) for array in arrays]
+        self._arrays = arrays
         for file in self._files:
-            weakref.finalize(self, file.close)
+            if file is not None:
+                weakref.finalize(self, file.close)
         self._cache = Path(str(arrays[0].filename)).parents[1]
         self._lock = threading.Lock()
-        offsets = [array.offset + np.arange(len(array)) * array[:1].nbytes for array in arrays]
+        rows = [np.arange(len(array)) for array in arrays]
         self._file_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])[positions]
-        self._offsets = np.concatenate(offsets)[positions]
-        self._labels = np.concatenate([part.labels for part in parts])[positions]
-        self.skipped = tuple(path for part in parts for path in part.skipped)
+        self._row_of = np.concatenate(rows)[positions]
+        self.labels = np.concatenate([part.labels for part in parts])[positions]
+        self.skipped = {path: reason for part in parts for path, reason in part.skipped.items()}
+        self.oriented = sum(part.oriented for part in parts)
+        if all(part.digests for part in parts):
+            digests = [digest for part in parts for digest in part.digests]
+            self.digests = tuple(digests[row] for row in np.arange(len(digests))[positions])
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = np.empty((len(positions), *self._shape), np.uint8)
-        rows = zip(images, self._file_of[positions], self._offsets[positions], strict=True)
+        rows = zip(images, self._file_of[positions], self._row_of[positions], strict=True)
         # A file has one place to read at, for all threads. Locked once for all rows: for each it costs a third more.
         with self._lock, reading(self._cache):
-            for image, which, offset in rows:
-                self._files[which].seek(offset)
-                if self._files[which].readinto(image.data) != image.nbytes:
+            for image, which, row in rows:
+                if (file := self._files[which]) is None:
+                    image[:] = self._arrays[which][row]
+                    continue
+                file.seek(self._arrays[which].offset + int(row) * image.nbytes)
+                if file.readinto(image.data) != image.nbytes:
                     raise UserError(
                         "a file of decoded pictures has been cut short: remove the cache folder and start again"
                     )
-        return images, self._labels[positions]
+        return images, self.labels[positions]
+
+
+def _open_if_there(path: str) -> io.FileIO | None:
+    """A file of the cache, or None where another process has removed it since it was mapped."""
+    try:
+        return io.FileIO(path)
+    except FileNotFoundError:
+        return None

@@ -1,59 +1,215 @@
 """From a picture file to an array of bytes: first read, then decoded, so that a failing disk is no broken picture."""
 
+import hashlib
 import io
-import struct
-import zlib
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from jaxfood.files import read_bytes, reading
+from jaxfood.data.signatures import describe_foreign, readable_format
+from jaxfood.data.threads import Budget, return_freed_memory
+from jaxfood.files import is_remote, read_bytes, reading
 
-PICTURE_SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),)
-
-# What Pillow's decoders raise on damaged, empty, foreign or monstrous files.
-_RAISED_BY_PILLOW = (
-    OSError,  # with its UnidentifiedImageError
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    OverflowError,
-    RuntimeError,  # the AVIF decoder's; a .jpg may hold anything
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+# Pillow's own raster decoders that may see a file, in this order; its content decides, not its name. MPO comes with
+# JPEG. Left out are those that start a program or leave the work to a plugin (EPS, WMF, the stubs), that decode in
+# Python (QOI, XPM: seconds a picture), whose file tells another size than it decodes to (ICO, ICNS), and what holds no
+# photographs. TGA is last: it has no mark at its beginning.
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "SGI", "PCX"),
+    "TGA",
 )
+
+# All that Pillow calls files of these formats (Image.registered_extensions() would load every plugin).
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".avifs", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    *(".sgi", ".rgb", ".rgba", ".bw", ".pcx", ".tga", ".icb", ".vda", ".vst"),
+)
+
+# The largest phone camera's pictures have 16,320 x 12,240 pixels. Resizing takes 16 bytes for each pixel of a side.
+MAX_PIXELS = 200_000_000
+MAX_SIDE = 1_000_000
+MAX_FILE_BYTES = 2**30
+
+# What decoding one pixel takes at its peak, measured over 5,000 px squares: Pillow has an RGB pixel in four bytes, and
+# what is not RGB twice; progressive JPEG keeps coefficients, WebP and AVIF the whole picture again, JPEG 2000 integers.
+_BYTES_A_PIXEL = {"JPEG": 10, "MPO": 10, "WEBP": 17, "AVIF": 16, "JPEG2000": 20}
+_BYTES_A_PIXEL_OTHERWISE = 9
+_BYTES_A_PIXEL_OF_INTEGERS = 24
+
+# Pictures of up to 12 megapixels (of JPEG) and files of 32 MiB go ahead on every thread; larger ones share a budget.
+_decoding = Budget(2 * 2**30, free=120 * 2**20)
+_encoded = Budget(2**30, free=32 * 2**20)
+
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_pillows_limit = threading.Lock()
 
 
 class DecodingError(Exception):
-    """A file's content is no picture that Pillow can decode to its end."""
+    """A file's content is no picture that Pillow can decode to its end; the text says what it is, in one line."""
 
 
-def decode_picture(path: str | Path, image_size: int) -> np.ndarray:
+class Decoded(NamedTuple):
+    """A decoded picture.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], RGB.
+        orientation: as its EXIF data have it, 1 to 8; 1 is upright, and where they are silent or broken.
+    """
+
+    pixels: np.ndarray
+    orientation: int
+
+
+class DecodedFile(NamedTuple):
+    """A decoded picture file.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], RGB.
+        orientation: as in `Decoded`.
+        digest: BLAKE2b of the file's bytes, 128 bits in hexadecimal.
+    """
+
+    pixels: np.ndarray
+    orientation: int
+    digest: str
+
+
+def decode_picture(path: str | Path, image_size: int, *, exif_orientation: bool = False) -> np.ndarray:
     """Decodes one picture to uint8 [H, W, 3] with H = W = `image_size`.
 
     Equal to the bit to `Image.open(path).convert("RGB").resize((S, S), BILINEAR)`, which is what torchvision's
-    `Resize((S, S))` in the notes does to a PIL image; like it, this ignores the orientation in the EXIF data. The notes
-    do not convert to RGB, so that a CMYK or greyscale picture breaks their batch.
+    `Resize((S, S))` in the notes does to a PIL image; like it, this ignores the orientation in the EXIF data unless
+    `exif_orientation` is set (`ImageOps.exif_transpose` before it is resized). The notes do not convert to RGB, so that
+    a CMYK or greyscale picture breaks their batch. Of several frames the first counts.
 
     Raises:
         DecodingError: the file is no picture.
         UserError: the file cannot be read, which says nothing about the picture.
     """
-    with reading(path):
-        encoded = read_bytes(path)
-    return decode_bytes(encoded, image_size)
+    return decode_file(path, image_size, exif_orientation=exif_orientation).pixels
 
 
-def decode_bytes(encoded: bytes, image_size: int) -> np.ndarray:
-    """As `decode_picture`, of a file's content."""
+def decode_file(path: str | Path, image_size: int, *, exif_orientation: bool = False) -> DecodedFile:
+    """As `decode_picture`, with what else the file tells."""
+    with _encoded.holding(_file_size(path)):
+        with reading(path):
+            encoded = read_bytes(path)
+        digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
+        return DecodedFile(*decode(encoded, image_size, exif_orientation=exif_orientation), digest)
+
+
+def decode_file_or_reason(path: str | Path, image_size: int, *, exif_orientation: bool = False) -> DecodedFile | str:
+    """As `decode_file`, but for a file that is no picture the reason (not the error: it would hold on to the file)."""
     try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            return np.asarray(_to_rgb(picture).resize((image_size, image_size), Image.Resampling.BILINEAR))
-    except _RAISED_BY_PILLOW as error:
-        raise DecodingError(str(error)) from error
+        return decode_file(path, image_size, exif_orientation=exif_orientation)
+    except DecodingError as error:
+        return str(error)
+
+
+def decode_bytes(encoded: bytes, image_size: int, *, exif_orientation: bool = False) -> np.ndarray:
+    """As `decode_picture`, of a file's content."""
+    return decode(encoded, image_size, exif_orientation=exif_orientation).pixels
+
+
+def decode(encoded: bytes, image_size: int, *, exif_orientation: bool = False) -> Decoded:
+    """As `decode_bytes`, with the orientation.
+
+    However many threads call it, large pictures take turns, so that what they hold together stays within about 2 GiB.
+    """
+    try:
+        with closing(_open(encoded)) as picture:
+            _check_size(*picture.size)
+            needed = _bytes_to_decode(picture)
+            with _decoding.holding(needed):
+                decoded = _decode(picture, image_size, exif_orientation)
+                if needed > _decoding.free:
+                    picture.close()
+                    return_freed_memory()
+            return decoded
+    except DecodingError:
+        raise
+    except Exception as error:  # on mutated bytes Pillow's plugins raise whatever Python knows
+        raise DecodingError(_reason(encoded, error)) from error
+
+
+def _decode(picture: Image.Image, image_size: int, exif_orientation: bool) -> Decoded:
+    rgb = _to_rgb(picture)
+    picture.load()
+    orientation = _orientation(picture)
+    if exif_orientation and orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
+    return Decoded(np.asarray(rgb.resize((image_size, image_size), Image.Resampling.BILINEAR)), orientation)
+
+
+def _file_size(path: str | Path) -> int:
+    """The bytes of a file (a bucket's: 0), after a look at what it is: reading a pipe would wait for ever.
+
+    Raises:
+        DecodingError: it is a device or the like, or larger than any picture.
+        UserError: it is not there.
+    """
+    if is_remote(path):
+        return 0
+    with reading(path):
+        status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # reading a folder fails, as it should
+        raise DecodingError("no regular file, but a pipe or a device")
+    if status.st_size > MAX_FILE_BYTES:
+        raise DecodingError(f"too large: {status.st_size / 2**30:.1f} GiB, where {MAX_FILE_BYTES // 2**30} is the most")
+    return status.st_size
+
+
+def _open(encoded: bytes) -> Image.Image:
+    """Reads the header."""
+    try:
+        return Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        # Pillow's limit, 179 million pixels, is the process's; ours holds in its place, and only here.
+        with _pillows_limit_raised():
+            return Image.open(io.BytesIO(encoded), formats=FORMATS)
+
+
+@contextmanager
+def _pillows_limit_raised() -> Iterator[None]:
+    with _pillows_limit:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise DecodingError(
+            f"too large: {width} x {height} pixels, where {MAX_PIXELS // 10**6} million, and {MAX_SIDE:,} a side, are "
+            "the most"
+        )
+
+
+def _bytes_to_decode(picture: Image.Image) -> int:
+    pixel = _BYTES_A_PIXEL.get(picture.format or "", _BYTES_A_PIXEL_OTHERWISE)
+    if picture.mode.startswith("I"):
+        pixel = max(pixel, _BYTES_A_PIXEL_OF_INTEGERS)
+    return pixel * picture.width * picture.height
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -67,3 +223,27 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     # convert would copy an RGB picture, and where two large ones are freed together malloc gives the memory back to the
     # system: of photographs of 512 px each then costs 115 to 220 page faults, a fifth of the time.
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _orientation(picture: Image.Image) -> int:
+    """As `Decoded` has it; of a picture whose pixels are loaded, because PNG may have EXIF data after them."""
+    if picture.format == "TIFF":  # Pillow has turned it
+        return 1
+    try:
+        found = picture.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001  # broken EXIF data say nothing, and the picture is whole
+        return 1
+    return found if found in _TURNS else 1
+
+
+def _reason(encoded: bytes, error: Exception) -> str:
+    """Why `encoded` could not be decoded, in one line: what the file is, and of a picture what Pillow says."""
+    name = readable_format(encoded)
+    if not name and not isinstance(error, MemoryError):
+        return describe_foreign(encoded)
+    if isinstance(error, MemoryError):
+        return f"a {name or 'picture'} whose decoding takes more memory than there is"
+    words = " ".join(str(error).split())[:120]
+    if isinstance(error, Image.UnidentifiedImageError) or not words:
+        words = type(error).__name__ if not words else "its header is broken"
+    return f"a damaged or truncated {name}: {words}"

@@ -254,7 +254,7 @@ def _versions_in_buckets(paths: Iterable[Path]) -> dict[Path, str]:
 
 def _absolute(path: str | Path) -> Path:
     path = to_path(path)
-    return path if is_remote(path) else Path(os.path.abspath(path.expanduser()))
+    return path if is_remote(path) else Path(os.path.abspath(path))
 
 
 def _common_folder(folders: Collection[Path]) -> Path:

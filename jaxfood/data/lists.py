@@ -152,4 +152,4 @@ class _Finder:
 
 
 def _absolute(path: Path) -> Path:
-    return path if is_remote(path) else Path(os.path.abspath(path.expanduser()))
+    return path if is_remote(path) else Path(os.path.abspath(path))

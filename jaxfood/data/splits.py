@@ -16,7 +16,7 @@ from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
 from jaxfood.data.cache_folder import cache_folder, fingerprint
 from jaxfood.data.demo import demo_root
 from jaxfood.data.index import PictureIndex, Positions, check_labels, counted, index_pictures
-from jaxfood.data.pictures import Pictures, StoredPictures
+from jaxfood.data.pictures import Pictures, StoredPictures, list_unreadable
 from jaxfood.data.records import Records, class_remarks, doubles, record_split
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import read_bytes, to_path
@@ -93,9 +93,9 @@ def _remarks(split: str, indexes: Sequence[PictureIndex], parts: Sequence[Pictur
     for index in indexes:
         if index.passed_over:
             yield f"passed over in {index.root}: {counted(index.passed_over)}"
-    skipped = [f"{path.name}: {reason}" for part in parts for path, reason in part.skipped.items()]
-    if skipped:
-        yield f"left out {len(skipped)} {split} pictures that cannot be read ({first_few(skipped)})"
+    pairs = zip(indexes, parts, strict=True)
+    if skipped := {index.name(path): reason for index, part in pairs for path, reason in part.skipped.items()}:
+        yield f"left out {len(skipped)} {split} pictures that cannot be read: {list_unreadable(skipped)}"
     if oriented := sum(part.oriented for part in parts):
         how = "are turned by it" if data.exif_orientation else "stay as stored: data.exif_orientation = true turns them"
         yield f"{oriented} {split} pictures carry an orientation in their EXIF data and {how}"

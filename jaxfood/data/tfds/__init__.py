@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 
 from jaxfood.config.sections import DataConfig
-from jaxfood.data.cache import decode_or_reason
-from jaxfood.data.decode import DecodingError, decode_bytes
+from jaxfood.data.decode import DecodingError, decode_bytes, decode_file_or_reason
 from jaxfood.data.index import PictureIndex, counted
 from jaxfood.data.labels import NO_LABEL
-from jaxfood.data.pictures import StoredPictures
+from jaxfood.data.pictures import StoredPictures, list_unreadable
 from jaxfood.data.records import PictureRecord
 from jaxfood.data.threads import map_in_threads
-from jaxfood.errors import UserError, first_few
+from jaxfood.errors import UserError
 from jaxfood.extras import require
 from jaxfood.files import absolute, to_local_path, to_path
 
@@ -44,7 +43,7 @@ class TfdsPictures(StoredPictures):
         keys: the features of a record that are its picture and its label.
         image_size: side of the square every picture is resized to.
         name: the split's, for messages.
-        exif_orientation: turn pictures as their EXIF data say.
+        exif_orientation: whether pictures are turned as their EXIF data say.
     """
 
     records: Sequence[dict[str, Any]]
@@ -211,8 +210,9 @@ def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
 
 
 def _check_readable(index: PictureIndex) -> None:
-    with closing(map_in_threads(lambda path: decode_or_reason(path, 1), index.paths)) as pictures:
+    with closing(map_in_threads(lambda path: decode_file_or_reason(path, 1), index.paths)) as pictures:
         decoded = zip(index.paths, pictures, strict=True)
-        unreadable = [f"{index.name(path)} ({each})" for path, each in decoded if isinstance(each, DecodingError)]
+        unreadable = {index.name(path): picture for path, picture in decoded if isinstance(picture, str)}
     if unreadable:
-        raise UserError(f"pictures in {index.root} cannot be read: {first_few(unreadable, 10)}; mend or remove them")
+        named = list_unreadable(unreadable)
+        raise UserError(f"{len(unreadable)} pictures in {index.root} cannot be read: {named}; mend or remove them")
