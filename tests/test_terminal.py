@@ -84,6 +84,10 @@ def test_a_signal_after_the_last_word_changes_nothing(raised: str, status: int, 
     program = f"""
         import atexit
         atexit.register(signal.raise_signal, signal.SIGINT)
+        class Last:  # goes when Python takes its modules apart
+            def __del__(self, send=signal.raise_signal):
+                send(2)
+        sys.last = Last()
         def main(argv):
             {raised or "pass"}
         cli.run(main)
