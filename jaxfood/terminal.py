@@ -3,6 +3,7 @@
 It is loaded before everything else (see `jaxfood/__init__.py`), so it imports nothing but what Python has loaded.
 """
 
+import atexit
 import io
 import os
 import signal
@@ -30,6 +31,14 @@ def catch_interrupts() -> None:
         if signal.getsignal(number) is default:
             signal.signal(number, _interrupt)
     sys.unraisablehook = _unraisable
+    atexit.register(_ignore)  # among the first, so that it is called among the last
+
+
+def _ignore() -> None:
+    """While Python takes itself apart, which takes a part of a second and takes our handler away."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

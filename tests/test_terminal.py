@@ -80,11 +80,17 @@ def test_what_was_printed_before_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("raised", "status", "told"), [("", 0, b""), ("raise UserError('a')", 2, b"error: a\n")])
-def test_a_signal_after_the_last_word_changes_nothing(raised: str, status: int, told: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", ["atexit.register(signal.raise_signal, 2)", "sys.last = Last()"])
+def test_a_signal_after_the_last_word_changes_nothing(
+    late: str, raised: str, status: int, told: bytes, tmp_path: Path
+) -> None:
     program = f"""
         import atexit
-        atexit.register(signal.raise_signal, signal.SIGINT)
+        class Last:  # goes when Python takes its modules apart
+            def __del__(self, send=signal.raise_signal):
+                send(2)
         def main(argv):
+            {late}
             {raised or "pass"}
         cli.run(main)
     """

@@ -86,8 +86,10 @@ def judge(status: int, told: str, number: signal.Signals) -> str:
         return "right: it was done before"
     if status == 2 and len(lines) == 1 and lines[0].startswith("error: "):
         return "right: it had ended with its own line before"
-    if "jaxfood" not in told and (status == -number or (status in (1, 130) and "KeyboardInterrupt" in told)):
-        return "apart: Python had not begun with this package, or had ended it"
+    if status == -number and not lines:
+        return "apart: the signal's own end, before this package begins or after Python has taken the handler away"
+    if "jaxfood" not in told and status in (1, 130) and "KeyboardInterrupt" in told:
+        return "apart: Python's own traceback, before this package begins"
     return f"wrong: status {status}, {len(lines)} lines"
 
 
