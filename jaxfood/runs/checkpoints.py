@@ -14,7 +14,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from jaxfood import processes
 from jaxfood.errors import UserError
-from jaxfood.files import absolute, is_remote, read_bytes, remove
+from jaxfood.files import absolute, is_remote, list_bucket, read_bytes, remove
 from jaxfood.runs.faults import keep_quiet, mend_of, reason_of
 from jaxfood.runs.manifest import find_damage, has_manifest, write_manifest
 from jaxfood.runs.progress import NOT_EVALUATED, Progress
@@ -244,11 +244,9 @@ class Checkpoints:
     def _damage(self, step: int, items: Collection[str]) -> str:
         """What is damaged of a checkpoint, as far as can be told before it is read."""
         folder = self._folder / str(step)
-        if is_remote(folder):
-            return ""
-        if not folder.is_dir():
+        if not is_remote(folder) and not folder.is_dir():
             return "removed meanwhile"
-        if has_manifest(folder):
+        if not is_remote(folder) and has_manifest(folder):
             return find_damage(folder, items)
         return next((f"{name}: missing" for name in _missing(folder, items)), "")
 
@@ -274,13 +272,14 @@ class _Manager(ocp.CheckpointManager):
     """Orbax' own, for which a checkpoint with damaged metrics is one without: kept, and no hindrance to the others."""
 
     def metrics(self, step: int) -> dict[str, float] | None:
-        folder = Path(self.directory) / str(step) if not is_remote(self.directory) else self.directory / str(step)
+        remote = is_remote(self.directory)
+        folder = self.directory / str(step) if remote else Path(self.directory, str(step))
         try:
-            if not is_remote(folder) and has_manifest(folder) and find_damage(folder, [_METRICS]):
+            if not remote and has_manifest(folder) and find_damage(folder, [_METRICS]):
                 return None
             metrics = _read_metrics(folder)
             _rank(metrics)
-        except (OSError, UserError, ValueError, TypeError, KeyError):
+        except (OSError, UserError, ValueError, TypeError, KeyError):  # whoever asks for the best is told
             return None
         return metrics
 
@@ -299,22 +298,21 @@ def _steps_on_disk(folder: Path) -> list[int]:
 def _missing(step: Path, items: Collection[str]) -> list[str]:
     """What a checkpoint's folder lacks, of the whole checkpoint and of some items."""
     names = [name for name in _ESSENTIAL if "/" not in name or name.partition("/")[0] in items]
-    return [name for name in names if not (step / name).exists()]
+    there = list_bucket(step) if is_remote(step) else {name for name in names if (step / name).exists()}
+    return [name for name in names if name not in there]
 
 
 def _leftovers(folder: Path, steps: list[int]) -> list[int]:
     """Those of all steps of which a part was deleted when the process that was removing them was killed.
 
     There is always a later one that is whole: without one it is damage, and told as such. So it is where there is a
-    manifest, as whatever wrote it moves a checkpoint away before it deletes. In a bucket Orbax does so itself: it
-    deletes the mark of the end first.
+    manifest, as whatever wrote it moves a checkpoint away before it deletes.
     """
-    if is_remote(folder):
-        return []
     every = (_MODEL, _TRAIN, _PROGRESS, _METRICS)
-    partial = [step for step in steps if _missing(folder / str(step), every)]
-    newest = max(set(steps) - set(partial), default=-1)
-    return [step for step in partial if step < newest and not has_manifest(folder / str(step))]
+    partial = [step for step in steps[:-1] if _missing(folder / str(step), every)]
+    if not partial or _missing(folder / str(steps[-1]), every):
+        return []
+    return [step for step in partial if is_remote(folder) or not has_manifest(folder / str(step))]
 
 
 def _rank(metrics: Mapping[str, float]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from types import TracebackType
+from typing import Any
 
 _LONGEST = 200  # letters of a reason: TensorStore gives the story of every layer
 _OS_ERROR = re.compile(r"([^:\[\]]+?) \[os_error_code='?(\d+)")
@@ -48,14 +48,14 @@ def keep_quiet() -> None:
     """
     logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or not _is_orbax(record.pathname))
     logging.getLogger("asyncio").addFilter(lambda record: not _is_orbax(record.getMessage()))
-    shown = sys.excepthook
+    shown = sys.unraisablehook
 
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        # TensorStore shows by itself that it cannot tell a loop that Orbax closed after the first of several errors.
-        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-            shown(kind, error, trace)
+    def show(unraisable: Any) -> None:
+        # TensorStore cannot tell it to an event loop that Orbax closed after the first of several errors.
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+            shown(unraisable)
 
-    sys.excepthook = show
+    sys.unraisablehook = show
 
 
 def _is_orbax(text: str) -> bool:
