@@ -1,7 +1,9 @@
-"""Best and last: a run's checkpoints, written by Orbax in the background."""
+"""Best and last: a run's checkpoints, written by Orbax in the background, and checked when they are read."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,13 +12,26 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from jaxfood import processes
 from jaxfood.errors import UserError
-from jaxfood.files import absolute
+from jaxfood.files import absolute, is_remote, list_bucket, read_bytes, remove
+from jaxfood.runs.faults import keep_quiet, mend_of, reason_of
+from jaxfood.runs.manifest import find_damage, has_manifest, write_manifest
 from jaxfood.runs.progress import NOT_EVALUATED, Progress
 
 CHECKPOINTS = "checkpoints"
 # The items of a checkpoint, by their folders' names: a run that was written keeps them.
-_MODEL, _TRAIN, _PROGRESS = "model", "train", "memory"
+_MODEL, _TRAIN, _PROGRESS, _METRICS = "model", "train", "memory", "metrics"
+# Where an old checkpoint is moved before it is deleted: killed meanwhile, none is left of which a part is gone.
+_REMOVED = "removed"
+# What a checkpoint of which nothing was deleted has.
+_ESSENTIAL = (
+    "_CHECKPOINT_METADATA",
+    f"{_MODEL}/_METADATA",
+    f"{_TRAIN}/_METADATA",
+    f"{_PROGRESS}/metadata",
+    f"{_METRICS}/metrics",
+)
 
 
 class Checkpoints:
@@ -24,11 +39,15 @@ class Checkpoints:
 
     A context manager: leaving it waits for what is being written.
 
+    A checkpoint on this machine's disks has a checksum for every file, and what is restored is what was saved, to the
+    bit, or a UserError: so for all that reads here. Checkpoints of earlier versions have none and go unchecked, as do
+    those in a bucket, whose service has checksums of its own. Reading changes nothing.
+
     Args:
         workdir: the run.
         keep_best: how many of the best are kept.
-        clean_up: remove what an interrupted save left, before the next one. For the process that trains the run alone:
-            to another one a save in progress looks the same.
+        clean_up: remove what an interrupted save or removal left, before the next one. For the process that trains the
+            run alone: to another one a save in progress looks the same.
     """
 
     def __init__(self, workdir: Path, keep_best: int = 1, *, clean_up: bool = False) -> None:
@@ -37,15 +56,20 @@ class Checkpoints:
             best_fn=_rank,
             preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
             cleanup_tmp_directories=clean_up,
+            todelete_subdir=None if is_remote(workdir) else _REMOVED,
         )
+        keep_quiet()
         self.workdir = workdir
         handlers: dict[str, ocp.CheckpointHandler] = {
             _MODEL: ocp.StandardCheckpointHandler(),
             _TRAIN: ocp.StandardCheckpointHandler(),
             _PROGRESS: ocp.JsonCheckpointHandler(),
         }
-        folder = absolute(workdir / CHECKPOINTS)
-        self._manager = ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
+        self._folder = absolute(workdir / CHECKPOINTS)
+        if clean_up and processes.is_first():
+            self._remove_leftovers()
+        self._manager = _Manager(self._folder, item_handlers=handlers, options=options)
+        self._saving: int | None = None
         self._when_safe: Callable[[], None] | None = None
 
     def __enter__(self) -> "Checkpoints":
@@ -54,18 +78,25 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+            with self._saved(None):
+                self._manager.close()
+        except UserError:
+            if not isinstance(error, UserError):  # else that one is the first cause, or the same
+                raise
 
     @property
     def last(self) -> int | None:
         """The step of the last checkpoint."""
-        return self._manager.latest_step()
+        return max(self.steps, default=None)
 
     @property
     def steps(self) -> list[int]:
         """The steps of all checkpoints, ascending."""
-        return sorted(self._manager.all_steps())
+        steps = sorted(self._manager.all_steps())
+        leftovers = _leftovers(self._folder, [step for step in steps if step != self._saving])
+        return [step for step in steps if step not in leftovers]
 
     def save(
         self,
@@ -86,6 +117,9 @@ class Checkpoints:
             progress: the rest of what the run must remember.
             accuracy: validation accuracy, where it was measured.
             when_safe: called by `poll` or `wait` once the checkpoint is whole on disk.
+
+        Raises:
+            UserError: it cannot be written, or the one before could not be; so from `poll`, `wait` and the end too.
         """
         self.wait()
         items = {
@@ -93,24 +127,29 @@ class Checkpoints:
             _TRAIN: ocp.args.StandardSave(train),
             _PROGRESS: ocp.args.JsonSave(dataclasses.asdict(progress)),
         }
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(**items),
-            metrics={"step": step, "valid_accuracy": NOT_EVALUATED if accuracy is None else accuracy},
-        )
-        self._when_safe = when_safe
+        with self._saved(step):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(**items),
+                metrics={"step": step, "valid_accuracy": NOT_EVALUATED if accuracy is None else accuracy},
+            )
+        self._saving, self._when_safe = step, when_safe
 
     def poll(self) -> None:
         """Run the last save's `when_safe` if the checkpoint is whole by now."""
-        if self._when_safe and not self._manager.is_saving_in_progress():
+        if self._saving is not None and not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
         """Wait for what is being written."""
-        self._manager.wait_until_finished()
-        if self._when_safe:
-            self._when_safe()
-        self._when_safe = None
+        with self._saved(self._saving):
+            self._manager.wait_until_finished()
+            if self._saving is not None and not is_remote(self._folder) and processes.is_first():
+                write_manifest(self._folder / str(self._saving))
+                remove(self._folder / _REMOVED)
+        when_safe, self._saving, self._when_safe = self._when_safe, None, None
+        if when_safe:
+            when_safe()
 
     def find(self, which: str | int) -> int:
         """The step of the checkpoint that `which` means: "best", "last" or a step.
@@ -124,8 +163,7 @@ class Checkpoints:
         if which == "last":
             return steps[-1]
         if which == "best":
-            best = self._manager.best_step()
-            return steps[-1] if best is None else best
+            return max(steps, key=lambda step: _rank(self._read_metrics(step)))
         if str(which).isdecimal() and int(which) in steps:
             return int(which)
         raise UserError(
@@ -133,9 +171,14 @@ class Checkpoints:
         )
 
     def read_progress(self, step: int) -> Progress:
-        """How far the run had come at a step."""
+        """How far the run had come at a step.
+
+        Raises:
+            UserError: the checkpoint is damaged; `restore` and `restore_variables` raise it too.
+        """
         args = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
-        return Progress(**self._manager.restore(step, args=args)[_PROGRESS])
+        with self._read(step, [_PROGRESS]):
+            return Progress(**self._manager.restore(step, args=args)[_PROGRESS])
 
     def restore(self, step: int, variables: Any, train: Any) -> tuple[Any, Any]:
         """Both trees at a step, in the shapes and on the devices of those given."""
@@ -147,10 +190,15 @@ class Checkpoints:
         return self._restore(step, {_MODEL: target})[_MODEL]
 
     def _restore(self, step: int, targets: Mapping[str, Any]) -> Any:
-        for item, target in targets.items():
-            self._check_shapes(step, item, target)
         args = {item: ocp.args.StandardRestore(target) for item, target in targets.items()}
-        return self._manager.restore(step, args=ocp.args.Composite(**args))
+        with self._read(step, targets):
+            for item, target in targets.items():
+                self._check_shapes(step, item, target)
+            return self._manager.restore(step, args=ocp.args.Composite(**args))
+
+    def _read_metrics(self, step: int) -> dict[str, float]:
+        with self._read(step, [_METRICS]):
+            return _read_metrics(self._folder / str(step))
 
     def _check_shapes(self, step: int, item: str, target: Any) -> None:
         """Compare before Orbax does, whose error comes among tracebacks of its event loop."""
@@ -163,6 +211,108 @@ class Checkpoints:
                     f"{saved.get(name, 'missing')} there and {wanted.get(name, 'missing')} by the configuration; "
                     "restore the config.toml that the run was trained with"
                 )
+
+    @contextmanager
+    def _saved(self, step: int | None) -> Iterator[None]:
+        """Turns what Orbax raises of a save, its own or of the one before, into UserError; the save is over then."""
+        try:
+            yield
+        except (UserError, MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:  # OSError, and ValueError of TensorStore
+            self._saving = self._when_safe = None
+            stand = [kept for kept in _steps_on_disk(self._folder) if kept != step]
+            which = "" if step is None else f" {step}"
+            raise UserError(
+                f"cannot save checkpoint{which} in {self.workdir} ({reason_of(error)}): {mend_of(error)}, then go on "
+                f"with --resume; {f'the checkpoint of step {stand[-1]} stands' if stand else 'there is none before it'}"
+            ) from error
+
+    @contextmanager
+    def _read(self, step: int, items: Collection[str]) -> Iterator[None]:
+        """Checks items of a checkpoint before they are read, and turns what Orbax raises of damage into UserError."""
+        with processes.together():
+            if processes.is_first() and (damage := self._damage(step, items)):
+                raise self._damaged(step, items, damage)
+        try:
+            yield
+        except (UserError, MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:  # of Orbax, TensorStore and json each their own
+            raise self._damaged(step, items, f"{', '.join(items)}: {reason_of(error)}") from error
+
+    def _damage(self, step: int, items: Collection[str]) -> str:
+        """What is damaged of a checkpoint, as far as can be told before it is read."""
+        folder = self._folder / str(step)
+        if not is_remote(folder) and not folder.is_dir():
+            return "removed meanwhile"
+        if not is_remote(folder) and has_manifest(folder):
+            return find_damage(folder, items)
+        return next((f"{name}: missing" for name in _missing(folder, items)), "")
+
+    def _damaged(self, step: int, items: Collection[str], damage: str) -> UserError:
+        whole = [other for other in self.steps if other != step and not self._damage(other, items)]
+        if not whole:
+            mend = "restore it from a copy; the run has no other checkpoint that is whole"
+        else:
+            mend = f"restore it from a copy, or take --which {whole[-1]}"
+            if step > whole[-1]:
+                mend += f"; to go on from step {whole[-1]} remove {self.workdir / CHECKPOINTS / str(step)}"
+        return UserError(f"checkpoint {step} of {self.workdir} is damaged ({damage}): {mend}")
+
+    def _remove_leftovers(self) -> None:
+        """Remove what was to be removed when an earlier training was killed."""
+        with self._saved(None):
+            remove(self._folder / _REMOVED)
+            for step in _leftovers(self._folder, _steps_on_disk(self._folder)):
+                remove(self._folder / str(step))
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax' own, for which a checkpoint with damaged metrics is one without: kept, and no hindrance to the others."""
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        remote = is_remote(self.directory)
+        folder = self.directory / str(step) if remote else Path(self.directory, str(step))
+        try:
+            if not remote and has_manifest(folder) and find_damage(folder, [_METRICS]):
+                return None
+            metrics = _read_metrics(folder)
+            _rank(metrics)
+        except (OSError, UserError, ValueError, TypeError, KeyError):  # whoever asks for the best is told
+            return None
+        return metrics
+
+
+def _read_metrics(step: Path) -> dict[str, float]:
+    metrics: dict[str, float] = json.loads(read_bytes(step / _METRICS / "metrics"))
+    return metrics
+
+
+def _steps_on_disk(folder: Path) -> list[int]:
+    """The steps of all checkpoints that came to their end, ascending, whatever has happened to them since."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _missing(step: Path, items: Collection[str]) -> list[str]:
+    """What a checkpoint's folder lacks, of the whole checkpoint and of some items."""
+    names = [name for name in _ESSENTIAL if "/" not in name or name.partition("/")[0] in items]
+    there = list_bucket(step) if is_remote(step) else {name for name in names if (step / name).exists()}
+    return [name for name in names if name not in there]
+
+
+def _leftovers(folder: Path, steps: list[int]) -> list[int]:
+    """Those of all steps of which a part was deleted when the process that was removing them was killed.
+
+    There is always a later one that is whole: without one it is damage, and told as such. So it is where there is a
+    manifest, as whatever wrote it moves a checkpoint away before it deletes.
+    """
+    every = (_MODEL, _TRAIN, _PROGRESS, _METRICS)
+    partial = [step for step in steps[:-1] if _missing(folder / str(step), every)]
+    if not partial or _missing(folder / str(steps[-1]), every):
+        return []
+    return [step for step in partial if is_remote(folder) or not has_manifest(folder / str(step))]
 
 
 def _rank(metrics: Mapping[str, float]) -> tuple[float, float]:

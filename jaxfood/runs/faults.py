@@ -1,0 +1,62 @@
+"""What Orbax and TensorStore say where a disk is full or a file damaged: one line of it, and none on the terminal."""
+
+import errno
+import functools
+import logging
+import os
+import re
+import sys
+from typing import Any
+
+_LONGEST = 200  # letters of a reason: TensorStore gives the story of every layer
+_OS_ERROR = re.compile(r"([^:\[\]]+?) \[os_error_code='?(\d+)")
+_MENDS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your share of the disk",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+}
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in a few words: the system's, where it was the system's."""
+    if code := _code(error):
+        return os.strerror(code)
+    line = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):
+        line = f"no {line}"
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
+
+
+def mend_of(error: BaseException) -> str:
+    """What a user can do about a write that failed."""
+    return _MENDS.get(_code(error), "mend that")
+
+
+def _code(error: BaseException) -> int:
+    """The system's number of what happened, or 0."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = _OS_ERROR.search(str(error))
+    return int(found[2]) if found else 0
+
+
+@functools.cache
+def keep_quiet() -> None:
+    """From now on nothing is shown of errors that Orbax also raises, by whichever of its threads.
+
+    Each comes from four places with a traceback, 300 lines in all, at any time until they are collected as garbage.
+    """
+    logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or not _is_orbax(record.pathname))
+    logging.getLogger("asyncio").addFilter(lambda record: not _is_orbax(record.getMessage()))
+    shown = sys.unraisablehook
+
+    def show(unraisable: Any) -> None:
+        # TensorStore cannot tell it to an event loop that Orbax closed after the first of several errors.
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+            shown(unraisable)
+
+    sys.unraisablehook = show
+
+
+def _is_orbax(text: str) -> bool:
+    return "orbax" in text
