@@ -53,7 +53,7 @@ def from_torch(argv: Sequence[str]) -> None:
     check_free(arguments.run, overwrite=False)
     variables, optimizer, notes = training_checkpoint.read(arguments.weights, arguments.part, arguments.weights_only)
     for note in notes:
-        print(f"{arguments.weights}: {note}")
+        cli.say(f"{arguments.weights}: {note}")
     config = _config(arguments, flags, variables, optimizer)
     with files.named(arguments.weights):
         opt_state = optimizer.opt_state(config, variables["params"]) if optimizer is not None else None

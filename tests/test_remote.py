@@ -377,7 +377,7 @@ def test_a_run_in_a_bucket_is_one_before_its_first_checkpoint(folder: Path, tiny
     write_whole(folder / "checkpoints/3/x", b"")
     run.begin(folder, ["a", "b", "c"], overwrite=True)
     run.write_config(folder, tiny_config)
-    assert list_bucket(folder).keys() == {"mine.txt", "config.toml", "classes.txt"}
+    assert list_bucket(folder).keys() == {"mine.txt", "config.toml", "classes.txt", "run.json"}
     write_whole(folder / "other/config.toml", b"")  # of another program
     with pytest.raises(UserError, match="is not empty and not a run"):
         run.check_free(folder / "other", overwrite=True)

@@ -55,9 +55,8 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or error
         raise UserError(
-            f"cannot write to the cache folder {folder} ({reason}): mend that, or set data.cache_dir to another folder"
+            f"cannot write to the cache folder {folder} ({reason(error)}): mend that, or set data.cache_dir to another folder"
         ) from error
 
 

@@ -26,6 +26,7 @@ from jaxfood.data.lists import LIST_SUFFIXES, read_list
 from jaxfood.data.walk import Found, is_picture, of_bucket, walk_folder
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import is_remote, list_bucket, to_path
+from jaxfood.places import exists, kind, similar
 
 Positions = slice | Sequence[int] | np.ndarray
 
@@ -142,7 +143,7 @@ def index_pictures(
         is_file, is_folder = "" in listed, bool(listed)
     else:
         listed = {}
-        is_file, is_folder = os.path.isfile(root), os.path.isdir(root)
+        is_file, is_folder = (what := kind(root)) == "file", what == "folder"
     if is_file and root.suffix.lower() in LIST_SUFFIXES:
         listing = read_list(root)
         if not listing.labels or not labelled:
@@ -152,10 +153,10 @@ def index_pictures(
         return _index_files(root, (root,), labels)
     if is_folder:
         return _index_folder(root, listed, labels)
-    if is_file or os.path.exists(root):
+    if is_file or (not is_remote(root) and exists(root)):
         kinds = f"a picture ({', '.join(PICTURE_SUFFIXES)}) nor a list ({', '.join(LIST_SUFFIXES)})"
         raise UserError(f"{root} is neither a folder nor {kinds}")
-    raise UserError(f"no such folder or file: {root}; check the path")
+    raise UserError(f"no such folder or file: {root}{similar(root)}; check the path")
 
 
 def index_files(

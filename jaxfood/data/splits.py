@@ -20,6 +20,7 @@ from jaxfood.data.pictures import Pictures, StoredPictures, list_unreadable
 from jaxfood.data.records import Records, class_remarks, doubles, record_split
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import read_bytes, to_path
+from jaxfood.places import entries, exists, is_file, is_folder, similar
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +121,8 @@ def _root(data: DataConfig) -> Path:
     if not data.root:
         raise UserError("data.root is not set: give the folder that holds train/ and valid/, or take --config demo")
     root = to_path(data.root)
-    if not root.is_dir():
-        raise UserError(f"data.root = {data.root}: no such folder; check the path")
+    if not is_folder(root):
+        raise UserError(f"data.root = {data.root}: no such folder{similar(root)}; check the path")
     return root
 
 
@@ -134,12 +135,13 @@ def _index_split(
     """
     indexes: list[PictureIndex] = []
     names: str = getattr(data, split)
-    for name in [names] if names and (root / names).exists() else names.split("+"):
+    for name in [names] if names and exists(root / names) else names.split("+"):
         if not name:
             raise UserError(f"data.{split} = {names!r} has an empty name; write FOLDER or FOLDER+FOLDER")
-        if not (root / name).exists():
-            there = first_few(sorted(entry.name for entry in root.iterdir() if entry.is_dir()), 12) or "no folders"
-            raise UserError(f"data.{split} = {names!r}: {root / name} does not exist; {root} holds: {there}")
+        if not exists(root / name):
+            there = first_few([entry.name for entry in entries(root) if is_folder(entry)], 12) or "no folders"
+            hint = similar(root / name)
+            raise UserError(f"data.{split} = {names!r}: {root / name} does not exist{hint}; {root} holds: {there}")
         index = index_pictures(root / name, classes, num_classes=num_classes, class_order=data.class_order)
         if not indexes and not classes and (index.labels >= 0).any():
             count = max(num_classes, min(MAX_CLASSES, int(index.labels.max()) + 1))
@@ -206,7 +208,7 @@ def _stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 def _class_names(root: Path, folders: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
     """Class folders' names, else the lines of `root/classes.txt`, else (and beyond them) the numbers themselves."""
     names = folders
-    if not names and (root / "classes.txt").is_file():
+    if not names and is_file(root / "classes.txt"):
         try:
             lines = read_bytes(root / "classes.txt").decode("utf-8-sig").splitlines()
         except UnicodeDecodeError:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from jaxfood.data.decode import PICTURE_SUFFIXES
 from jaxfood.errors import UserError
+from jaxfood.files import reason
 
 # What file systems, NAS boxes and archives leave in folders; names that begin with a dot are passed over as well.
 _LEFTOVERS = {"__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found"}
@@ -67,7 +68,7 @@ def _walk(folder: str, prefix: str, found: Found, seen: set[tuple[int, int]]) ->
         status = os.stat(folder)
         entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))  # links come last
     except OSError as error:
-        raise UserError(f"cannot read the folder {folder} ({error.strerror}): make it readable") from error
+        raise UserError(f"cannot read the folder {folder} ({reason(error)}): make it readable") from error
     place = (status.st_dev, status.st_ino)
     if place in seen and status.st_ino:  # Windows may tell none
         found.passed_over["links to folders that count already"] += 1

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxfood.errors import UserError, first_few
-from jaxfood.files import write_whole
+from jaxfood.files import reason, write_whole
 
 ID_FORMS = {
     "stem": "the file's own number padded to four digits (7.jpg is 0007); other names as they are",
@@ -78,7 +78,7 @@ def write_submission(path: Path, ids: Sequence[str], categories: Sequence[int]) 
         # A name that is not UTF-8 is written with the bytes that it has.
         write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; give another --out") from None
+        raise UserError(f"cannot write {path}: {reason(error)}; give another --out") from None
 
 
 def _is_number(stem: str) -> bool:

@@ -13,7 +13,7 @@ from jaxfood.data.cache import UnreadableError, load_pictures
 from jaxfood.data.cache_folder import cache_dir_of_run
 from jaxfood.data.index import check_labels, counted, index_pictures
 from jaxfood.data.pictures import Pictures
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, printable
 from jaxfood.landscape import Objective, Point
 from jaxfood.model.networks import make_model, predict_logits
 from jaxfood.optim.losses import make_loss
@@ -40,7 +40,7 @@ def load_sample(images: str, config: Config, run: Path, cache_dir: str = "") -> 
     index = index_pictures(images, read_classes(run), num_classes=config.model.num_classes)
     check_labels(index, config.model.num_classes)
     if index.passed_over:
-        print(f"passed over in {index.root}: {counted(index.passed_over)}")
+        print(printable(f"passed over in {index.root}: {counted(index.passed_over)}"))
     try:
         pictures = load_pictures(
             index,

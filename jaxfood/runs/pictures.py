@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxfood.data.records import PictureRecord, Records, differences
 from jaxfood.errors import UserError, first_few
-from jaxfood.files import read_bytes, write_whole
+from jaxfood.files import read_bytes, reason, write_whole
 
 PICTURES = "pictures.csv"
 
@@ -31,7 +31,7 @@ def read_pictures(workdir: Path) -> Records | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"cannot read {workdir / PICTURES} ({error.strerror or error}): make it readable") from error
+        raise UserError(f"cannot read {workdir / PICTURES} ({reason(error)}): make it readable") from error
     try:
         header, *rows = csv.reader(io.StringIO(text))
         if tuple(header) != PictureRecord._fields:

@@ -128,8 +128,8 @@ def _finished(config: Config, workdir: Path) -> dict[str, Any] | None:
     summary = progress.summary(config.train, workdir, step)
     reason = "stopped early" if summary["stopped_early"] else "is finished"
     if processes.is_first():
-        print(
-            f"{workdir} {reason} after {summary['epochs']} of {config.train.epochs} epochs, best accuracy "
+        tqdm.write(
+            f"{printable(workdir)} {reason} after {summary['epochs']} of {config.train.epochs} epochs, best accuracy "
             f"{progress.best_accuracy:.4f} in epoch {progress.best_epoch}; raise train.epochs or train.patience to "
             "go on"
         )

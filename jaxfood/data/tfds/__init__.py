@@ -24,7 +24,7 @@ from jaxfood.data.labels import NO_LABEL
 from jaxfood.data.pictures import StoredPictures, list_unreadable
 from jaxfood.data.records import PictureRecord
 from jaxfood.data.threads import map_in_threads
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, printable
 from jaxfood.extras import require
 from jaxfood.files import absolute, to_local_path, to_path
 
@@ -204,7 +204,7 @@ def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
     for index in index_splits(root).values():
         _check_readable(index)
         if index.passed_over:
-            print(f"passed over in {index.root}: {counted(index.passed_over)}")
+            print(printable(f"passed over in {index.root}: {counted(index.passed_over)}"))
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=root, try_download_gcs=False))
     return Path(builder.data_dir)
 

@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     prepared = prepare_food11(arguments.images, arguments.data_dir)
     root = f" --data.root {arguments.data_dir}" if arguments.data_dir else ""
-    print(f"{prepared}; train on it with: python -m jaxfood.train --data.source {PREFIX}food11{root}")
+    cli.say(f"{prepared}; train on it with: python -m jaxfood.train --data.source {PREFIX}food11{root}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from jaxfood.data.demo import FOOD11_CLASSES
 from jaxfood.data.index import PictureIndex, check_labels, index_pictures
 from jaxfood.errors import UserError
 from jaxfood.files import to_path
+from jaxfood.places import is_folder
 
 _SPLITS = ("train", "valid", "test")
 
@@ -59,9 +60,9 @@ def index_splits(root: Path) -> dict[str, PictureIndex]:
     Raises:
         UserError: no train or valid, no pictures in a folder, or a label that Food-11 does not have.
     """
-    if missing := [split for split in ("train", "valid") if not (root / split).is_dir()]:
+    if missing := [split for split in ("train", "valid") if not is_folder(root / split)]:
         raise UserError(f"{root} has no folder {missing[0]}: name the homework's folder, which holds train and valid")
-    indexes = {split: index_pictures(root / split, FOOD11_CLASSES) for split in _SPLITS if (root / split).is_dir()}
+    indexes = {split: index_pictures(root / split, FOOD11_CLASSES) for split in _SPLITS if is_folder(root / split)}
     for split in ("train", "valid"):
         check_labels(indexes[split], len(FOOD11_CLASSES))
     return indexes
