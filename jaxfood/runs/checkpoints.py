@@ -128,12 +128,12 @@ class Checkpoints:
             _PROGRESS: ocp.args.JsonSave(dataclasses.asdict(progress)),
         }
         with self._saved(step):
-            self._manager.save(
+            saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(**items),
                 metrics={"step": step, "valid_accuracy": NOT_EVALUATED if accuracy is None else accuracy},
             )
-        self._saving, self._when_safe = step, when_safe
+        self._saving, self._when_safe = step if saved else None, when_safe  # one that is there stays as it is
 
     def poll(self) -> None:
         """Run the last save's `when_safe` if the checkpoint is whole by now."""
