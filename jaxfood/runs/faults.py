@@ -42,13 +42,13 @@ def _code(error: BaseException) -> int:
 
 @functools.cache
 def keep_quiet() -> None:
-    """From now on nothing is shown of what Orbax logs: errors that it also raises, in whichever of its threads.
+    """From now on nothing is shown of what Orbax logs: errors that it also raises, and warnings to its programmer.
 
-    (Its warnings are for who programs with it.)
-
-    Each comes from four places with a traceback, 300 lines in all, at any time until they are collected as garbage.
+    An error comes from four of its threads with a traceback each, 300 lines in all, and some only as garbage.
     """
-    logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.WARNING or not _is_orbax(record.pathname))
+    logging.getLogger("absl").addFilter(
+        lambda record: record.levelno < logging.WARNING or not _is_orbax(record.pathname)
+    )
     logging.getLogger("asyncio").addFilter(lambda record: not _is_orbax(record.getMessage()))
     shown = sys.unraisablehook
 
