@@ -2,6 +2,7 @@ import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -210,10 +211,9 @@ def test_a_flipped_bit_in_weights_is_told_with_what_is_whole(run: Path, state: T
     ("name", "hurt", "told"),
     [
         ("model/manifest.ocdbt", flip, "model/manifest.ocdbt: other content"),
-        ("model/_METADATA", cut, "model/_METADATA: 3"),
+        ("model/_METADATA", cut, "model/_METADATA: "),
         ("train/manifest.ocdbt", drop, "train/manifest.ocdbt: missing"),
         ("_CHECKPOINT_METADATA", drop, "_CHECKPOINT_METADATA: missing"),
-        ("_CHECKPOINT_METADATA", cut, "_CHECKPOINT_METADATA: "),
         ("model", drop, "model/_METADATA: missing"),
     ],
 )
@@ -231,7 +231,10 @@ def test_damage_is_one_line_with_or_without_checksums(
     if not checked:
         without_manifests(run)
     message = message_of(run, lambda checkpoints: restore_state(checkpoints, 15, state, zero_sums(updates=True)))
-    assert message.startswith(f"checkpoint 15 of {run} is damaged (")
+    opening = f"checkpoint 15 of {run} "
+    assert message.startswith(
+        (f"{opening}is damaged (",) if checked else (f"{opening}is damaged (", f"{opening}cannot be read (")
+    )
     assert message.endswith(f"or take --which 10; to go on from step 10 remove {run}/checkpoints/15")
     if checked and "missing" in told:
         assert (told in message) or f"{name}/" in message
@@ -245,7 +248,7 @@ def test_damaged_progress(run: Path) -> None:
     assert "(memory/metadata: other content)" in message_of(run, lambda checkpoints: checkpoints.read_progress(15))
     (run / "checkpoints/15/memory/metadata").write_text('{"num_train": 8, "epochs": 1}')
     without_manifests(run)
-    assert "damaged (memory: " in message_of(run, lambda checkpoints: checkpoints.read_progress(15))
+    assert "cannot be read (memory: " in message_of(run, lambda checkpoints: checkpoints.read_progress(15))
 
 
 @pytest.mark.parametrize("checked", [True, False])
@@ -255,7 +258,8 @@ def test_damaged_metrics_hinder_only_the_choice_of_the_best(run: Path, state: Tr
     if not checked:
         without_manifests(run)
     message = message_of(run, lambda checkpoints: checkpoints.find("best"))
-    assert message.startswith(f"checkpoint 10 of {run} is damaged (metrics")
+    damage = "is damaged" if checked else "cannot be read"
+    assert message.startswith(f"checkpoint 10 of {run} {damage} (metrics")
     assert message.endswith("or take --which 15")
     with Checkpoints(run, clean_up=True) as checkpoints:  # keeps it: which is the best cannot be told
         assert (checkpoints.find("last"), checkpoints.find(10)) == (15, 10)
@@ -286,7 +290,7 @@ def test_no_other_checkpoint_is_whole(run: Path, state: TrainState) -> None:
 def test_a_checkpoint_removed_while_it_is_read(run: Path, state: TrainState) -> None:
     with Checkpoints(run) as checkpoints:
         shutil.rmtree(run / "checkpoints/10")
-        with pytest.raises(UserError, match="checkpoint 10 of .* removed meanwhile"):
+        with pytest.raises(UserError, match=r"checkpoint 10 of .* removed meanwhile"):
             checkpoints.restore_variables(10, state.variables)
 
 
@@ -344,13 +348,17 @@ def test_a_full_disk_is_one_line(run: Path, state: TrainState, limit: int, capfd
     resource = pytest.importorskip("resource", reason="Windows has no such limit")
     before, told = resource.getrlimit(resource.RLIMIT_FSIZE), []
     noise = {"w": np.random.default_rng(0).normal(size=20_000)}  # that cannot be compressed
-    with pytest.raises(UserError) as caught, Checkpoints(run, keep_best=3, clean_up=True) as checkpoints:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-        try:
+
+    def save() -> None:
+        with Checkpoints(run, keep_best=3, clean_up=True) as checkpoints:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
             checkpoints.save(20, noise, noise, PROGRESS, when_safe=lambda: told.append(20))
-            checkpoints.wait()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    try:
+        with pytest.raises(UserError) as caught:
+            save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert str(caught.value) == (
         f"cannot save checkpoint 20 in {run} (File too large): raise the limit on the size of files (ulimit -f), then "
         "go on with --resume; the checkpoint of step 15 stands"
@@ -373,7 +381,8 @@ def test_an_error_in_the_background_is_raised_at_the_next_question(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     told = []
-    with pytest.raises(UserError, match=r"checkpoint 1 in .* \(No space left.*free some space, .*none before it"):
+
+    def save() -> None:
         with Checkpoints(tmp_path) as checkpoints:
             monkeypatch.setattr(checkpoints._manager._checkpointer, "wait_until_finished", fail)
             save_state(checkpoints, at(state, 1), zero_sums(updates=True), PROGRESS, when_safe=lambda: told.append(1))
@@ -383,16 +392,35 @@ def test_an_error_in_the_background_is_raised_at_the_next_question(
                 checkpoints.wait()
             if ask == "save":
                 save_state(checkpoints, at(state, 2), zero_sums(updates=True), PROGRESS)
+
+    with pytest.raises(UserError, match=r"checkpoint 1 in .* \(No space left.*free some space, .*none before it"):
+        save()
     assert not told
 
 
-def test_another_error_comes_before_that_of_the_save(run: Path, state: TrainState) -> None:
-    with pytest.raises(UserError, match="first"), Checkpoints(run) as checkpoints:
-        save_state(checkpoints, at(state, 20), zero_sums(updates=True), PROGRESS)
-        checkpoints._manager.wait_until_finished()
-        drop(run / "checkpoints/20/model")
-        (run / "checkpoints/20" / MANIFEST).mkdir()
-        raise UserError("first")
+@pytest.mark.parametrize(("first", "raised"), [(UserError, "first"), (KeyboardInterrupt, "cannot save checkpoint 20")])
+def test_a_save_that_fails_while_another_error_ends_the_training(
+    run: Path, state: TrainState, first: type[BaseException], raised: str
+) -> None:
+    """A mistake is the first cause; but one who stops a training must hear that it was not saved."""
+
+    def save() -> None:
+        with Checkpoints(run) as checkpoints:
+            save_state(checkpoints, at(state, 20), zero_sums(updates=True), PROGRESS)
+            checkpoints._manager.wait_until_finished()
+            (run / "checkpoints/20" / MANIFEST).mkdir()
+            (run / "checkpoints/20" / MANIFEST / "in the way").touch()
+            raise first("first")
+
+    with pytest.raises(UserError, match=raised):
+        save()
+
+
+def test_a_fault_of_the_program_is_no_damage(run: Path, state: TrainState) -> None:
+    target = {"params": {"head": {"kernel": np.zeros((3, 2))}}, "batch_stats": {"mean": SimpleNamespace(shape=(3,))}}
+    with Checkpoints(run) as checkpoints, pytest.raises(ValueError, match="Unsupported type") as caught:
+        checkpoints.restore_variables(15, target)
+    assert not isinstance(caught.value, UserError)
 
 
 def test_reasons_are_short() -> None:

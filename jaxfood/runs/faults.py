@@ -46,9 +46,7 @@ def keep_quiet() -> None:
 
     An error comes from four of its threads with a traceback each, 300 lines in all, and some only as garbage.
     """
-    logging.getLogger("absl").addFilter(
-        lambda record: record.levelno < logging.WARNING or not _is_orbax(record.pathname)
-    )
+    logging.getLogger("absl").addFilter(lambda record: record.levelno <= logging.INFO or not _is_orbax(record.pathname))
     logging.getLogger("asyncio").addFilter(lambda record: not _is_orbax(record.getMessage()))
     shown = sys.unraisablehook
 

@@ -2,11 +2,11 @@
 
     python scripts/campaigns/disk_full.py --count 20
 
-A process trains three epochs with five checkpoints. Before one of them, or before everything, the system is told to let
-no file grow beyond a number of bytes (RLIMIT_FSIZE, drawn between one byte and more than the largest file has): to a
-program that is what a full disk is. The training must end with exit status 2 and one line, or be done in spite of it; every
-checkpoint that stands must be whole; and once the limit is lifted `--resume` must end with the bits of an undisturbed
-run. Takes half a minute a trial.
+A process trains three epochs with five checkpoints. Before one of them, or before everything, the system is told to
+let no file grow beyond a number of bytes (RLIMIT_FSIZE, drawn between one byte and more than the largest file has): to
+a program that is what a full disk is. The training must end with exit status 2 and one line, or be done in spite of it;
+every checkpoint that stands must be whole; and once the limit is lifted `--resume` must end with the bits of an
+undisturbed run. Takes half a minute a trial.
 """
 
 import os
