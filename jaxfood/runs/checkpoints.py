@@ -128,12 +128,12 @@ class Checkpoints:
             _PROGRESS: ocp.args.JsonSave(dataclasses.asdict(progress)),
         }
         with self._saved(step):
-            self._manager.save(
+            saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(**items),
                 metrics={"step": step, "valid_accuracy": NOT_EVALUATED if accuracy is None else accuracy},
             )
-        self._saving, self._when_safe = step, when_safe
+        self._saving, self._when_safe = step if saved else None, when_safe  # one that is there stays as it is
 
     def poll(self) -> None:
         """Run the last save's `when_safe` if the checkpoint is whole by now."""
@@ -233,24 +233,31 @@ class Checkpoints:
         """Checks items of a checkpoint before they are read, and turns what Orbax raises of damage into UserError."""
         with processes.together():
             if processes.is_first() and (damage := self._damage(step, items)):
-                raise self._damaged(step, items, damage)
+                raise self._refusal(step, items, f"is damaged ({damage})")
         try:
             yield
         except (UserError, MemoryError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:  # of Orbax, TensorStore and json each their own
-            raise self._damaged(step, items, f"{', '.join(items)}: {reason_of(error)}") from error
+            if self._is_checked(step) and not isinstance(error, OSError):
+                raise  # the files are as they were written: no damage, but a fault of the program
+            reason = f"{', '.join(items)}: {reason_of(error)}"
+            raise self._refusal(step, items, f"cannot be read ({reason})") from error
+
+    def _is_checked(self, step: int) -> bool:
+        return not is_remote(self._folder) and has_manifest(self._folder / str(step))
 
     def _damage(self, step: int, items: Collection[str]) -> str:
         """What is damaged of a checkpoint, as far as can be told before it is read."""
         folder = self._folder / str(step)
         if not is_remote(folder) and not folder.is_dir():
-            return "removed meanwhile"
-        if not is_remote(folder) and has_manifest(folder):
+            return "it was removed meanwhile"
+        if self._is_checked(step):
             return find_damage(folder, items)
         return next((f"{name}: missing" for name in _missing(folder, items)), "")
 
-    def _damaged(self, step: int, items: Collection[str], damage: str) -> UserError:
+    def _refusal(self, step: int, items: Collection[str], damage: str) -> UserError:
+        """The error for a checkpoint with the mend: a copy, or another checkpoint whose files are whole."""
         whole = [other for other in self.steps if other != step and not self._damage(other, items)]
         if not whole:
             mend = "restore it from a copy; the run has no other checkpoint that is whole"
@@ -258,7 +265,7 @@ class Checkpoints:
             mend = f"restore it from a copy, or take --which {whole[-1]}"
             if step > whole[-1]:
                 mend += f"; to go on from step {whole[-1]} remove {self.workdir / CHECKPOINTS / str(step)}"
-        return UserError(f"checkpoint {step} of {self.workdir} is damaged ({damage}): {mend}")
+        return UserError(f"checkpoint {step} of {self.workdir} {damage}: {mend}")
 
     def _remove_leftovers(self) -> None:
         """Remove what was to be removed when an earlier training was killed."""

@@ -42,17 +42,20 @@ def _code(error: BaseException) -> int:
 
 @functools.cache
 def keep_quiet() -> None:
-    """From now on nothing is shown of errors that Orbax also raises, by whichever of its threads.
+    """From now on nothing is shown of what Orbax logs: errors that it also raises, and warnings to its programmer.
 
-    Each comes from four places with a traceback, 300 lines in all, at any time until they are collected as garbage.
+    An error comes from four of its threads with a traceback each, 300 lines in all, and some only as garbage.
     """
-    logging.getLogger("absl").addFilter(lambda record: record.levelno < logging.ERROR or not _is_orbax(record.pathname))
+    logging.getLogger("absl").addFilter(lambda record: record.levelno <= logging.INFO or not _is_orbax(record.pathname))
     logging.getLogger("asyncio").addFilter(lambda record: not _is_orbax(record.getMessage()))
     shown = sys.unraisablehook
 
     def show(unraisable: Any) -> None:
         # TensorStore cannot tell it to an event loop that Orbax closed after the first of several errors.
-        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+        closed = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
+        # And what was still to be read is given up.
+        code = getattr(unraisable.object, "cr_code", None)
+        if not closed and not (code and _is_orbax(code.co_filename)):
             shown(unraisable)
 
     sys.unraisablehook = show
