@@ -177,7 +177,9 @@ def _notes(chosen: _Match, others: Sequence[_Match], leaves: Mapping[str, _Leaf]
     notes = []
     if others:
         prefixes = listed("", (shown(match.prefix) for match in others))[0]
-        notes.append(f"the weights are those of {shown(chosen.prefix)}; the part {prefixes} would fit too")
+        notes.append(
+            f"the weights are those of {shown(chosen.prefix)}; the part {prefixes} would fit too: --part takes it"
+        )
     if chosen.renamed:
         pairs = listed("", (f"{shown(theirs)} as {ours}" for theirs, ours in chosen.renamed.items()))[0]
         notes.append(f"by order and shape the weights are {pairs}: check that the network is the notes' Classifier")
