@@ -236,6 +236,8 @@ def with_first(**own: Any) -> dict[str, Any]:
     return written
 
 
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
 ADAMAX = {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "maximize": False}
 REFUSED: list[tuple[Callable[[], dict[str, Any]], str]] = [
     (lambda: changed(maximize=True), "has maximize = True, which adam lacks here"),
@@ -261,6 +263,8 @@ REFUSED: list[tuple[Callable[[], dict[str, Any]], str]] = [
             ({"lr": np.ones(3)}, "has learning_rate = a ndarray, which is no float"),
             ({"lr": True}, "has learning_rate = True, which is no float"),
             ({"betas": (1, 2, 3)}, "has a group without beta1, beta2"),
+            ({"lr": 2**2000}, "has learning_rate = an endless number, which is no float"),
+            ({"betas": (0.9, ENDLESS)}, "has beta2 = a list, which is no float"),
             ({"betas": "ab"}, "has a group without beta1, beta2"),
             ({"amsgrad": "yes"}, "has amsgrad = yes, which is no bool"),
             ({"param_names": 3}, "is not what optimizer.state_dict() gives"),

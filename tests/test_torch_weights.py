@@ -620,6 +620,21 @@ def test_refused_paths(weights: parity.Tensors, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["folder.safetensors"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "best.pt")
+    with pytest.raises(UserError, match=r"best\.pt: is a pipe or a device: give a file of weights$"):
+        from_torch(tmp_path / "best.pt")
+
+
+def test_a_name_that_is_too_long_is_no_crash(weights: parity.Tensors, tmp_path: Path) -> None:
+    path = tmp_path / f"{'x' * 300}.pt"
+    with pytest.raises(UserError, match=r"x\.pt: cannot be read \(File name too long\)"):
+        from_torch(path)
+    with pytest.raises(UserError, match=r"File name too long"):
+        convert.main(["to-torch", str(tmp_path), str(path)])
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """The files of a bucket that needs neither gcsfs nor a network, by their paths."""

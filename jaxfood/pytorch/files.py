@@ -86,6 +86,8 @@ def read(path: Path) -> Content:
     """
     suffix = _known_suffix(path, READABLE)
     try:
+        if not is_remote(path) and path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError("is a pipe or a device: give a file of weights")  # a pipe without a writer never ends
         content = read_bytes(path)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error}): give a file of weights") from error
@@ -94,14 +96,16 @@ def read(path: Path) -> Content:
     return _read_pickled(content)
 
 
-def check_writable(path: Path, overwrite: bool, suffixes: Sequence[str] = WRITABLE) -> None:
-    """See before the work that a file may be written: its suffix, its folder, and that none is there.
+def check_writable(path: Path, overwrite: bool, with_optimizer: bool = False) -> None:
+    """See before the work that a file may be written: its suffix, its folder, and whether there is one already.
 
     Raises:
         UserError: it may not.
     """
     with named(path), reading(path):
-        _known_suffix(path, suffixes)
+        if with_optimizer and path.suffix.lower() not in PICKLED:
+            raise UserError(f"holds no optimizer: give one of {', '.join(PICKLED)}, or leave out --with_optimizer")
+        _known_suffix(path, WRITABLE)
         if not is_remote(path) and (path.is_dir() or not path.parent.is_dir()):  # a bucket has no folders
             reason = "Is a directory" if path.is_dir() else "No such file or directory"
             raise UserError(f"cannot be written ({reason}): give a file in an existing folder")

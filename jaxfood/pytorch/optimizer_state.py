@@ -218,14 +218,16 @@ def _checked(state_dict: Any) -> tuple[list[dict[str, Any]], Mapping[Any, Mappin
 
 
 def _python(value: Any) -> Any:
-    """A setting as Python's where it is one of PyTorch's or NumPy's numbers; of anything else the type, in words."""
+    """A setting as Python's number, where it is one of PyTorch's or NumPy's; of anything else the type, in words."""
     if isinstance(value, list | tuple):
-        return tuple(map(_python, value))
+        return tuple(f"a {type(item).__name__}" if isinstance(item, list | tuple) else _python(item) for item in value)
+    if isinstance(value, int) and abs(value) >= 2**63:  # more than a float may hold
+        return "an endless number"
     if value is None or isinstance(value, bool | int | float | str):
         return value
     try:
         return _python(value.item())
-    except (AttributeError, RuntimeError, ValueError):  # no number, PyTorch's without a value, an array
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # no number, PyTorch's without a value, an array
         return f"a {type(value).__name__}"
 
 
