@@ -295,6 +295,18 @@ def test_what_order_does_not_tell_is_refused(weights: parity.Tensors) -> None:
     renamed = {name.replace("fc.2.", "fc.middle."): tensor for name, tensor in weights.items()}
     with pytest.raises(UserError, match=r"^missing fc\.2\.weight, fc\.2\.bias; unexpected fc\.middle\.bias"):
         from_torch(renamed)
+    letters = {
+        "cnn.1.": "norm.a.",
+        "cnn.5.": "norm.b.",
+        "cnn.9.": "norm.c.",
+        "cnn.13.": "norm.d.",
+        "cnn.17.": "norm.e.",
+    }
+    lettered = dict(weights)
+    for number, letter in letters.items():
+        lettered = {name.replace(number, letter): tensor for name, tensor in lettered.items()}
+    with pytest.raises(UserError, match=r"^missing cnn\.1\.weight.*unexpected norm\.a\.bias"):
+        from_torch(lettered)
     more = {**numbered(weights, "fc", {2: 3, 4: 6}), "fc.1.weight": np.ones(1024), "fc.1.bias": np.ones(1024)}
     with pytest.raises(UserError, match=r"^missing fc\.2\.weight.*; unexpected fc\.1\.bias"):
         from_torch(more)
