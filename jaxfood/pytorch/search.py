@@ -200,7 +200,7 @@ def _why_nothing_fits(
     best = max(plains, key=lambda prefix: (len(_NAMES.keys() & plains[prefix].keys()), len(prefix)), default="")
     plain = plains.get(best, {})
     has = len(_NAMES.keys() & plain.keys())
-    if 2 * has > len(_NAMES):
+    if 3 * has > len(_NAMES):
         where = f"in {shown(best)} " if best else ""
         problems = [f"{shown(name)} comes twice, once as {shown(full[-1])}" for name, full in plain.items() if full[1:]]
         problems = problems[:1] or [
