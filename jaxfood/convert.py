@@ -127,8 +127,7 @@ def to_torch(argv: Sequence[str]) -> None:
     from jaxfood.runs.directory import load_run
     from jaxfood.training.saved import load_state
 
-    check = training_checkpoint.check_writable if arguments.with_optimizer else files.check_writable
-    check(arguments.weights, arguments.overwrite)
+    files.check_writable(arguments.weights, arguments.overwrite, arguments.with_optimizer)
     if arguments.with_optimizer:
         state, epoch = load_state(arguments.run, which)
         progress = {"step": int(state.step), "total_steps": state.total_steps, "epoch": epoch}

@@ -436,6 +436,33 @@ def test_a_refusal_names_the_file(optimizer: Any, message: str, torch: Any, tmp_
     convert.main(["from-torch", str(path), str(tmp_path / "run"), "--weights_only"])
 
 
+@pytest.mark.torch
+def test_lightnings_checkpoint_goes_on(torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its optimizers are a list; what had to be chosen is said."""
+    model, optimizer = begun_in_torch("adam", num_classes=NUM_CLASSES)
+    trained = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    average = {f"ema_model.module.{name}": tensor + 1 for name, tensor in model.state_dict().items()}
+    content = {"state_dict": average | trained, "optimizer_states": [optimizer.state_dict()], "epoch": 3}
+    path = tmp_path / "last.ckpt"
+    torch.save(content, path)
+    convert.main(["from-torch", str(path), str(tmp_path / "run")])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == (
+        f"{path}: the weights are those of state_dict.model; the part state_dict.ema_model.module would fit too: "
+        "--part takes it"
+    )
+    assert "adam goes on: learning_rate 0.0003, weight_decay 1e-05" in said[1]
+    np.testing.assert_array_equal(load_run(tmp_path / "run")[1]["params"]["head"]["bias"], trained["model.fc.4.bias"])
+    convert.main(["from-torch", str(path), str(tmp_path / "other"), "--part", "state_dict.ema_model", "--weights_only"])
+    bias = load_run(tmp_path / "other")[1]["params"]["head"]["bias"]
+    np.testing.assert_array_equal(bias, average["ema_model.module.fc.4.bias"])
+    torch.save(content | {"optimizer_states": [optimizer.state_dict()] * 2}, path)
+    with pytest.raises(
+        UserError, match=r"last\.ckpt: its optimizer is one of 2: take the weights alone with --weights"
+    ):
+        convert.main(["from-torch", str(path), str(tmp_path / "two")])
+
+
 @pytest.fixture(scope="module")
 def run(tiny_food: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of fresh weights."""

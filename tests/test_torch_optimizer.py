@@ -1,5 +1,6 @@
 """What a state dict of PyTorch's optimizers says. Its tensors may be arrays, so this needs no PyTorch."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -223,6 +224,11 @@ def without(key: str) -> dict[str, Any]:
     return state_dict(group, kept("exp_avg", "exp_avg_sq"))
 
 
+def with_state(**parts: Any) -> dict[str, Any]:
+    """Adam's state dict with another part."""
+    return changed() | parts
+
+
 def with_first(**own: Any) -> dict[str, Any]:
     """Adam's state dict, with something else kept for the first parameter."""
     written = changed()
@@ -230,6 +236,8 @@ def with_first(**own: Any) -> dict[str, Any]:
     return written
 
 
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
 ADAMAX = {"lr": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "maximize": False}
 REFUSED: list[tuple[Callable[[], dict[str, Any]], str]] = [
     (lambda: changed(maximize=True), "has maximize = True, which adam lacks here"),
@@ -246,6 +254,49 @@ REFUSED: list[tuple[Callable[[], dict[str, Any]], str]] = [
     (
         lambda: state_dict(ADAMAX),
         "is none of SGD, Adagrad, RMSprop, Adadelta, Adam, NAdam, AdamW: it has lr, betas, eps, weight_decay, maximize",
+    ),
+    *[
+        (lambda group=group: changed(**group), message)
+        for group, message in (
+            ({"lr": "fast"}, "has learning_rate = fast, which is no float"),
+            ({"lr": [0.1]}, "has learning_rate = (0.1,), which is no float"),
+            ({"lr": np.ones(3)}, "has learning_rate = a ndarray, which is no float"),
+            ({"lr": True}, "has learning_rate = True, which is no float"),
+            ({"betas": (1, 2, 3)}, "has a group without beta1, beta2"),
+            ({"lr": 2**2000}, "has learning_rate = an endless number, which is no float"),
+            ({"betas": (0.9, ENDLESS)}, "has beta2 = a list, which is no float"),
+            ({"betas": "ab"}, "has a group without beta1, beta2"),
+            ({"amsgrad": "yes"}, "has amsgrad = yes, which is no bool"),
+            ({"param_names": 3}, "is not what optimizer.state_dict() gives"),
+        )
+    ],
+    *[
+        (lambda parts=parts: with_state(**parts), "is not what optimizer.state_dict() gives")
+        for parts in (
+            {"param_groups": "text"},
+            {"param_groups": [{**ADAM, "params": 26}]},
+            {"param_groups": [{**ADAM, "params": [[0]] * 26}]},
+            {"param_groups": {}},
+            {"param_groups": [[]]},
+            {"param_groups": None},
+            {"state": []},
+            {"state": {0: 3}},
+            {"state": None},
+        )
+    ],
+    (lambda: with_state(param_groups=[{**ADAM, "params": [0] * 26}]), "has parameters twice, or keeps something for"),
+    (lambda: with_state(state={"0": {"step": 3.0}}), "has parameters twice, or keeps something for parameters of no"),
+    (lambda: with_first(step="text"), "has for step of cnn.0.weight text, no number"),
+    (lambda: with_first(step=np.ones(3)), "has for step of cnn.0.weight a ndarray, no number"),
+    (lambda: with_first(step=math.nan), "has for step of cnn.0.weight nan, no number"),
+    (lambda: with_first(exp_avg="text"), "cannot be read, as exp_avg of cnn.0.weight has type str"),
+    (
+        lambda: with_first(exp_avg=np.ones((64, 3, 3, 3), int)),
+        "cannot be read, as exp_avg of cnn.0.weight has type int64",
+    ),
+    (
+        lambda: with_first(exp_avg=np.full((64, 3, 3, 3), np.inf, np.float32)),
+        "has in exp_avg NaN or infinity in 1 of 26 tensors: cnn.0.weight (1728 of 1728)",
     ),
     (lambda: without("eps"), "has a group without eps"),
     (lambda: without("lr"), "has a group without learning_rate"),
@@ -290,4 +341,31 @@ def test_what_has_no_like_here_is_named(written: Callable[[], dict[str, Any]], m
         taken_over(weights(), written())
     assert str(caught.value).startswith(f"its optimizer {message}")
     assert str(caught.value).endswith(": take the weights alone with --weights_only")
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_numbers_may_be_numpys_or_pytorchs() -> None:
+    plain, ours = (
+        taken_over(weights(), changed()),
+        taken_over(weights(), changed(lr=np.array(0.02), eps=np.float64(1e-7))),
+    )
+    assert ours.config == plain.config
+    assert_same(ours.opt_state, plain.opt_state)
+
+
+def test_names_in_groups_may_be_the_files() -> None:
+    """In another order, with a wrapper's prefix, of a network whose Dropout shifts the numbers."""
+    shifted = {"fc.2": "fc.3", "fc.4": "fc.6"}
+
+    def rename(name: str) -> str:
+        module, _, tensor = name.rpartition(".")
+        return f"{shifted.get(module, module)}.{tensor}"
+
+    order = [*reversed(PARAMETERS)]
+    values = {key: moments(key) for key in ("exp_avg", "exp_avg_sq")}
+    state = {i: {"step": np.float32(5)} | {key: values[key][name] for key in values} for i, name in enumerate(order)}
+    group = {**ADAM, "params": list(range(26)), "param_names": [f"module.{rename(name)}" for name in order]}
+    table = table_of_variables(from_state_dict(weights()))
+    file_names = {name: f"state_dict.model.{rename(name)}" for name in weights()}
+    optimizer = from_optimizer_state_dict({"state": state, "param_groups": [group]}, table, file_names)
+    assert all(optimizer.kept[name]["exp_avg"] is values["exp_avg"][name] for name in PARAMETERS)

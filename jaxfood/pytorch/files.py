@@ -25,6 +25,7 @@ _SAFETENSORS = ".safetensors"
 WRITABLE = (*PICKLED, _SAFETENSORS)
 READABLE = (*PICKLED, ".pth.tar", ".bin", _SAFETENSORS)
 _ZIP = b"PK\x03\x04"
+_FOLDER = 0x10  # an attribute of a zip archive's member, of which PyTorch gives memory that nobody has written to
 _SAFETENSORS_TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "I64": np.int64}
 # What files are that people take for PyTorch's, by how they begin, and the mend.
 _OTHERS: Sequence[tuple[bytes, str]] = (
@@ -85,6 +86,8 @@ def read(path: Path) -> Content:
     """
     suffix = _known_suffix(path, READABLE)
     try:
+        if not is_remote(path) and path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError("is a pipe or a device: give a file of weights")  # a pipe without a writer never ends
         content = read_bytes(path)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error}): give a file of weights") from error
@@ -93,14 +96,16 @@ def read(path: Path) -> Content:
     return _read_pickled(content)
 
 
-def check_writable(path: Path, overwrite: bool, suffixes: Sequence[str] = WRITABLE) -> None:
-    """See before the work that a file may be written: its suffix, its folder, and that none is there.
+def check_writable(path: Path, overwrite: bool, with_optimizer: bool = False) -> None:
+    """See before the work that a file may be written: its suffix, its folder, and whether there is one already.
 
     Raises:
         UserError: it may not.
     """
     with named(path), reading(path):
-        _known_suffix(path, suffixes)
+        if with_optimizer and path.suffix.lower() not in PICKLED:
+            raise UserError(f"holds no optimizer: give one of {', '.join(PICKLED)}, or leave out --with_optimizer")
+        _known_suffix(path, WRITABLE)
         if not is_remote(path) and (path.is_dir() or not path.parent.is_dir()):  # a bucket has no folders
             reason = "Is a directory" if path.is_dir() else "No such file or directory"
             raise UserError(f"cannot be written ({reason}): give a file in an existing folder")
@@ -189,14 +194,16 @@ def _read_pickled(content: bytes) -> Content:
             allowed = {**dict.fromkeys([*_COMMON, *unread], _Unread), **_NUMPY}
             with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in allowed.items()]):
                 tree = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            "holds a pickled module or other objects, refused because reading them can run code, or is no checkpoint: "
+            "save model.state_dict() instead"
+        ) from error
     except Exception as error:  # a damaged file fails in PyTorch's reader in many ways
-        if unread or isinstance(error, pickle.UnpicklingError):
-            classes = "".join(listed(" of ", map(shown, unread), limit=3))
-            raise UserError(
-                f"holds a pickled module or other objects{classes}, refused because reading them can run code, or is "
-                "no checkpoint: save model.state_dict() instead"
-            ) from error
-        raise UserError(f"is no PyTorch checkpoint or a damaged one ({_reason(error)}): save it again") from error
+        beside = "".join(listed("; objects not read: ", map(shown, unread), limit=3))
+        raise UserError(
+            f"is no PyTorch checkpoint or a damaged one ({_reason(error)}{beside}): save it again"
+        ) from error
     return Content(tree, unread)
 
 
@@ -216,10 +223,11 @@ def _check_kind(content: bytes) -> None:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 names = archive.namelist()
                 what = next((what for end, what in _MEMBERS if any(name.endswith(end) for name in names)), None)
-                # PyTorch can be told to write no checksums, and then writes 0.
-                checked = [info for info in archive.infolist() if info.CRC] if what is None else []
-                for info in checked:
-                    archive.read(info)
+                if any(info.external_attr & _FOLDER for info in archive.infolist()):
+                    raise zipfile.BadZipFile("a folder in place of numbers")
+                for info in archive.infolist() if what is None else []:
+                    if info.CRC:  # PyTorch can be told to write no checksums, and then writes 0
+                        archive.read(info)
         except Exception as error:  # zipfile, zlib and struct have each their own
             raise UserError(f"is no PyTorch checkpoint or a damaged one ({_reason(error)}): save it again") from error
     if what is not None:

@@ -49,7 +49,8 @@ class Entry(NamedTuple):
 def to_tree(entries: Iterable[Entry], tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Nested JAX arrays, copies of the tensors that the entries name."""
     # `jnp.array` always copies; `jnp.asarray` may share memory with a PyTorch module that goes on training.
-    leaves = {entry.flax.name: jnp.array(entry.to_flax(tensors[entry.torch.name])) for entry in entries}
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which `not_finite` finds
+        leaves = {entry.flax.name: jnp.array(entry.to_flax(tensors[entry.torch.name])) for entry in entries}
     return traverse_util.unflatten_dict(leaves, sep="/")
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxfood.config.fields import kind_of
@@ -112,13 +113,18 @@ class TorchOptimizer:
         """An array for each parameter, nested as they are."""
         tensors = to_tensors(self.table.parameters, {"params": fresh})
         for name, shape in (entry.torch for entry in self.table.parameters):
-            tensor = floating(f"its optimizer's {key} of {name}", self._kept(name, key, tensors[name]))
+            own = self._kept(name, key, tensors[name])
+            try:
+                tensor = floating(f"{key} of {name}", own)
+            except UserError as error:
+                raise refused(f"cannot be read, as {str(error).rpartition(': ')[0]}") from error
             if tensor.shape != shape:
                 raise refused(
                     f"has {key} of shape {list(tensor.shape)} for {name} of shape {list(shape)}, as if its parameters "
                     "were not in the order of model.parameters()"
                 )
-            tensors[name] = tensor.astype(tensors[name].dtype)
+            with np.errstate(over="ignore"):
+                tensors[name] = tensor.astype(tensors[name].dtype)
         if wrong := not_finite(tensors):
             raise refused(f"has in {key} {wrong}")
         return to_tree(self.table.parameters, tensors)["params"]
@@ -212,14 +218,16 @@ def _checked(state_dict: Any) -> tuple[list[dict[str, Any]], Mapping[Any, Mappin
 
 
 def _python(value: Any) -> Any:
-    """A setting as Python's where it is one of PyTorch's or NumPy's numbers; of anything else the type, in words."""
+    """A setting as Python's number, where it is one of PyTorch's or NumPy's; of anything else the type, in words."""
     if isinstance(value, list | tuple):
-        return tuple(map(_python, value))
+        return tuple(f"a {type(item).__name__}" if isinstance(item, list | tuple) else _python(item) for item in value)
+    if isinstance(value, int) and abs(value) >= 2**63:  # more than a float may hold
+        return "an endless number"
     if value is None or isinstance(value, bool | int | float | str):
         return value
     try:
         return _python(value.item())
-    except (AttributeError, RuntimeError, ValueError):  # no number, PyTorch's without a value, an array
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # no number, PyTorch's without a value, an array
         return f"a {type(value).__name__}"
 
 
@@ -259,14 +267,15 @@ def _names(group: Mapping[str, Any]) -> tuple[str, ...]:
     fitting = (names for key, values, names in _SIGNS if key in group and values.items() <= group.items())
     names = next(fitting, None)
     if names is None:
+        own = [shown(str(key)) for key in group if key != "params"] or ["nothing"]
         known = ", ".join(dict.fromkeys(form.cls for form in _TORCH_FORMS.values()))
-        raise refused(f"is none of {known}: it has {', '.join(key for key in group if key != 'params')}")
+        raise refused(f"is none of {known}: {listed('it has ', own, limit=12)[0]}")
     for key in ("amsgrad", "nesterov", "decoupled_weight_decay"):
         if not isinstance(group.get(key, False), bool):
-            raise refused(f"has {key} = {group[key]}, which is no bool")
+            raise refused(f"has {key} = {shown(str(group[key]))}, which is no bool")
     for key in ("maximize", "dampening", *(("decoupled_weight_decay",) if names != ("adamw",) else ())):
         if group.get(key):
-            raise refused(f"has {key} = {group[key]}, which {names[0]} lacks here")
+            raise refused(f"has {key} = {shown(str(group[key]))}, which {names[0]} lacks here")
     return names
 
 
@@ -287,7 +296,7 @@ def _settings(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
     settings = {}
     for field in fields:
         value, kind = values[field.name], kind_of(field)
-        if not isinstance(value, bool if kind is bool else int | float):
+        if not isinstance(value, int | float) or isinstance(value, bool) != (kind is bool):
             raise refused(f"has {field.name} = {shown(str(value))}, which is no {kind.__name__}")
         settings[field.name] = kind(value)
     return settings

@@ -177,7 +177,9 @@ def _notes(chosen: _Match, others: Sequence[_Match], leaves: Mapping[str, _Leaf]
     notes = []
     if others:
         prefixes = listed("", (shown(match.prefix) for match in others))[0]
-        notes.append(f"the weights are those of {shown(chosen.prefix)}; the part {prefixes} would fit too")
+        notes.append(
+            f"the weights are those of {shown(chosen.prefix)}; the part {prefixes} would fit too: --part takes it"
+        )
     if chosen.renamed:
         pairs = listed("", (f"{shown(theirs)} as {ours}" for theirs, ours in chosen.renamed.items()))[0]
         notes.append(f"by order and shape the weights are {pairs}: check that the network is the notes' Classifier")
@@ -198,7 +200,7 @@ def _why_nothing_fits(
     best = max(plains, key=lambda prefix: (len(_NAMES.keys() & plains[prefix].keys()), len(prefix)), default="")
     plain = plains.get(best, {})
     has = len(_NAMES.keys() & plain.keys())
-    if 2 * has > len(_NAMES):
+    if 3 * has > len(_NAMES):
         where = f"in {shown(best)} " if best else ""
         problems = [f"{shown(name)} comes twice, once as {shown(full[-1])}" for name, full in plain.items() if full[1:]]
         problems = problems[:1] or [

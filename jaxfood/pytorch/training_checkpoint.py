@@ -10,7 +10,6 @@ import numpy as np
 import optax
 
 from jaxfood.config.sections import Config
-from jaxfood.errors import UserError
 from jaxfood.optim.plateau import rate_factor
 from jaxfood.optim.schedules import make_schedule
 from jaxfood.pytorch import files as torch_files
@@ -77,22 +76,9 @@ def write(path: Path, variables: Mapping[str, Any], opt_state: optax.OptState, c
     Raises:
         UserError: another suffix, no such optimizer in PyTorch, or the file cannot be written.
     """
-    check_writable(path, overwrite=True)
+    torch_files.check_writable(path, overwrite=True, with_optimizer=True)
     with torch_files.named(path):
         torch_files.write(path, to_checkpoint(variables, opt_state, config, **progress))
-
-
-def check_writable(path: Path, overwrite: bool) -> None:
-    """`files.check_writable` of a file that is to hold an optimizer too.
-
-    Raises:
-        UserError: it may not be written.
-    """
-    with torch_files.named(path):
-        if path.suffix.lower() not in torch_files.PICKLED:
-            suffixes = ", ".join(torch_files.PICKLED)
-            raise UserError(f"holds no optimizer: give one of {suffixes}, or leave out --with_optimizer")
-    torch_files.check_writable(path, overwrite)
 
 
 def to_checkpoint(
