@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if processes.is_first():
             with suppress(OSError):  # it fails, as it should, where a run has begun
                 made.rmdir()
+                made.parent.rmdir()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Decoding to the bit as Pillow does, and a cache that is reused, rebuilt and cleaned when it should be."""
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -14,8 +15,8 @@ import pytest
 from PIL import Image
 
 from jaxfood.data import cache, decode
-from jaxfood.data.cache import load_pictures
-from jaxfood.data.cache_folder import default_cache_dir
+from jaxfood.data.cache import CachedPictures, load_pictures
+from jaxfood.data.cache_folder import cache_folder, default_cache_dir, is_abandoned
 from jaxfood.data.decode import DecodedFile, decode_file_or_reason, decode_picture
 from jaxfood.data.index import PictureIndex, index_pictures
 from jaxfood.data.pictures import Pictures
@@ -303,7 +304,7 @@ def test_full_disk_is_the_users_to_mend(index, load, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np.lib.format, "write_array_header_1_0", fill_disk)
-    with pytest.raises(UserError, match=r"No space left.*data\.cache_dir"):
+    with pytest.raises(UserError, match=r"the disk is full.*data\.cache_dir"):
         load(index)
     assert not list((tmp_path / "cache").iterdir())
 
@@ -337,7 +338,36 @@ def lose_description(entry: Path) -> None:
     next(entry.glob("*.json")).unlink()
 
 
-@pytest.mark.parametrize("damage", [cut_array, empty_array, reshape_array, break_description, lose_description])
+def damage_header(entry: Path) -> None:
+    array = next(entry.glob("*.npy"))
+    content = bytearray(array.read_bytes())
+    content[20:60] = b"(" * 40
+    array.write_bytes(content)
+
+
+def lengthen_array(entry: Path) -> None:
+    with next(entry.glob("*.npy")).open("ab") as file:
+        file.write(b"more")
+
+
+def empty_description(entry: Path) -> None:
+    next(entry.glob("*.json")).write_text("[]")
+
+
+def describe_by_bytes(entry: Path) -> None:
+    next(entry.glob("*.json")).write_bytes(b"\xff" * 100)
+
+
+def forget_digests(entry: Path) -> None:
+    path = next(entry.glob("*.json"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "digests": ["0"]}))
+
+
+DAMAGES = [cut_array, empty_array, reshape_array, damage_header, lengthen_array]
+DAMAGES += [break_description, lose_description, empty_description, describe_by_bytes, forget_digests]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_entry_is_rebuilt(index, load, tmp_path, damage):
     expected = np.array(load(index).images)
     damage(next((tmp_path / "cache").iterdir()))
@@ -405,3 +435,192 @@ def test_default_cache_dir(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_cache_dir() == tmp_path / ".cache/jaxfood"
+
+
+def test_entry_holds_digests_reasons_and_orientation(index, load, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise(20, 30, 3)).save(index.root / "1_9.jpg", exif=exif)
+    spoil(index.root)
+    spoiled = index_pictures(index.root)
+    expected = tuple(
+        hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        for path in (*index.paths, index.root / "1_9.jpg")
+    )
+    for _ in ("decoded", "reused"):
+        pictures = load(spoiled, skip_corrupt=True)
+        assert pictures.digests == expected
+        assert pictures.oriented == 1
+        assert pictures.skipped[index.root / "0_zero.jpg"] == "an empty file"
+        assert pictures.skipped[index.root / "0_text.jpg"].startswith("an HTML page")
+    subset = pictures.subset([2, 0])
+    assert subset.digests == (expected[2], expected[0])
+    assert (subset + subset).digests == (expected[2], expected[0]) * 2
+    assert CachedPictures([pictures], [2, 0]).digests == (expected[2], expected[0])
+    assert CachedPictures([pictures], [5]).labels.tolist() == [1]
+    upright = load(spoiled, skip_corrupt=True, exif_orientation=True)
+    np.testing.assert_array_equal(upright.images[:5], pictures.images[:5])
+    assert (upright.images[5] != pictures.images[5]).any()
+
+
+def test_many_unreadable_pictures_are_listed_in_a_file(index, load, tmp_path):
+    for number in range(30):
+        (index.root / f"0_broken{number:02}.jpg").touch()
+    with pytest.raises(UserError) as error:
+        load(index_pictures(index.root))
+    message = str(error.value)
+    assert "30 of the 35 pictures" in message
+    assert "0_broken09.jpg (an empty file), and 20 more, all listed in " in message
+    assert "0_broken10.jpg" not in message
+    entry = next((tmp_path / "cache").iterdir())
+    assert f"all listed in {entry / 'unreadable.txt'}: mend or remove them" in message
+    assert len((entry / "unreadable.txt").read_text().splitlines()) == 30
+    assert [path.name for path in entry.iterdir()] == ["unreadable.txt"]
+    load(index_pictures(index.root), skip_corrupt=True)
+    assert not (entry / "unreadable.txt").exists()
+
+
+# Several processes at once.
+
+
+def replace_by_another_version(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "0123.npy").touch()
+
+
+@pytest.mark.parametrize("moves_what_is_mapped", [True, False])
+def test_an_entry_replaced_as_soon_as_it_is_written(index, load, monkeypatch, moves_what_is_mapped):
+    """By another process with other versions of the same files."""
+    expected = [as_pillow_has_it(path, 16) for path in index.paths]
+    write, times = cache._Entry.write, []
+
+    def write_and_lose(entry, bar):
+        pictures = write(entry, bar)
+        times.append(1)
+        if len(times) < 3:
+            replace_by_another_version(entry.folder)
+        return pictures
+
+    monkeypatch.setattr(cache, "_MOVES_WHAT_IS_MAPPED", moves_what_is_mapped and os.name == "posix")
+    monkeypatch.setattr(cache._Entry, "write", write_and_lose)
+    pictures = load(index)
+    np.testing.assert_array_equal(pictures.images, expected)
+    # Also where they are read from the file, not the map.
+    np.testing.assert_array_equal(CachedPictures([pictures]).read(np.array([3, 1]))[0], [expected[3], expected[1]])
+    assert len(times) == (1 if moves_what_is_mapped else 3)
+
+
+def test_an_entry_that_is_always_removed_ends_in_one_line(index, load, monkeypatch):
+    def write_and_lose(entry, bar):
+        write(entry, bar)
+        replace_by_another_version(entry.folder)
+
+    write = cache._Entry.write
+    monkeypatch.setattr(cache._Entry, "write", write_and_lose)
+    with pytest.raises(UserError, match=r"^.*train-16px-\w+: decoded 3 times and never there .*data\.cache_dir"):
+        load(index)
+
+
+@pytest.mark.slow
+def test_processes_that_change_the_files_under_each_other(tmp_path):
+    """Each gets the pictures that it indexed, or those that came in their place, whole; none stops."""
+    folder = save_pictures(tmp_path / "train", 20)
+    program = (
+        "import os, sys\n"
+        "from jaxfood.data.cache import CachedPictures, load_pictures\n"
+        "from jaxfood.data.index import index_pictures\n"
+        "for turn in range(40):\n"
+        "    if sys.argv[3] == 'change':\n"
+        "        os.utime(sys.argv[1] + '/0_0.jpg')\n"
+        "    pictures = load_pictures(index_pictures(sys.argv[1]), 16, cache_dir=sys.argv[2], progress=False)\n"
+        "    images, _ = CachedPictures([pictures]).read([*range(20)])\n"
+        "    assert (images == pictures.images).all()\n"
+        "    print(pictures.images.sum(), len(set(pictures.digests)))\n"
+    )
+    command = [sys.executable, "-c", program, str(folder), str(tmp_path / "cache")]
+    running = [
+        subprocess.Popen([*command, what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for what in ("change", "change", "watch", "watch")
+    ]
+    outputs = [process.communicate(timeout=120) for process in running]
+    assert [error for _, error in outputs] == [""] * 4
+    lines = [line for out, _ in outputs for line in out.splitlines()]
+    assert len(lines) == 160
+    assert len(set(lines)) == 1
+
+
+# Names and places.
+
+
+def test_names_that_are_not_utf8_or_very_long(tmp_path, load):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xd6\xd0" + b"\xce\xc4" * 50)) / ("食" * 80) / ("x" * 250)
+    try:
+        save_pictures(folder)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    (folder / os.fsdecode(b"0_\xff.jpg")).touch()
+    index = index_pictures(folder)
+    for _ in ("decoded", "reused"):
+        pictures = load(index, skip_corrupt=True)
+        assert len(pictures) == 5
+        assert list(pictures.skipped.values()) == ["an empty file"]
+    entry = next((tmp_path / "cache").iterdir())
+    assert len(os.fsencode(entry.name)) < 100
+    for number in range(20):
+        (folder / os.fsdecode(b"0_\xfe%d.jpg" % number)).touch()
+    with pytest.raises(UserError, match="and 11 more, all listed in"):
+        load(index_pictures(folder))
+
+
+def test_no_home_folder_is_named(monkeypatch):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(UserError, match="^no home folder is known here: set HOME"):
+        cache_folder()
+
+
+@pytest.mark.parametrize("cache_dir", ["~nobody-of-this-name/cache", "a\0b"])
+def test_cache_folders_that_cannot_be(cache_dir):
+    with pytest.raises(UserError, match="there is no such user|no path holds a null byte"):
+        cache_folder(cache_dir)
+
+
+def test_no_current_folder(monkeypatch):
+    def gone() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    with pytest.raises(UserError, match=r"^data\.cache_dir = cache: the current folder is gone"):
+        cache_folder("cache")
+
+
+def test_names_of_temporaries_that_nobody_wrote():
+    for name in (f"a~{platform.node()}~{10**30}~0.tmp", f"a~{platform.node()}~x~0.tmp", "a.tmp"):
+        assert not is_abandoned(Path(name))
+
+
+@pytest.mark.parametrize("place", ["fsync", "replace", "write_text"])
+def test_a_disk_that_fills_late_leaves_nothing(index, load, tmp_path, monkeypatch, place):
+    def fill_disk(*_, **__) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path if place == "write_text" else os, place, fill_disk)
+        with pytest.raises(UserError, match=r"^cannot write to the cache folder .* \(the disk is full\): mend"):
+            load(index)
+    assert not list((tmp_path / "cache").iterdir())
+    assert len(load(index)) == 5
+
+
+def test_what_is_renamed_is_on_the_disk(index, load, monkeypatch):
+    """Array, description, and the folder that has their names."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *names: (events.append(Path(names[1]).suffix), replace(*names)))
+    load(index)
+    assert events == ["fsync", ".npy", "fsync", "fsync", ".json", "fsync"]

@@ -1,6 +1,9 @@
 """The demo pictures: the homework's layout, the same every time, and not to be solved by colour."""
 
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,3 +132,23 @@ def test_unwritable_cache_dir_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/cache.*data\.cache_dir"):
         demo_root(tmp_path / "file/cache")
+
+
+def test_a_cache_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(UserError, match=r"^cannot write to the cache folder .*\(Permission denied\): mend"):
+        demo_root(tmp_path)
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path, small_demo):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead, live = (tmp_path / f"demo-v1~{platform.node()}~{pid}~0.tmp" for pid in (ended.pid, os.getpid()))
+    (dead / "train").mkdir(parents=True)
+    live.mkdir()
+    demo_root(tmp_path)
+    assert not dead.exists()
+    assert live.exists()

@@ -145,7 +145,10 @@ def test_a_made_saddle_is_left_and_training_goes_on(
     [
         (["--images", "nowhere"], "no such folder or file: .*nowhere"),
         (["--images", "EMPTY"], "no pictures"),
-        (["--images", "BROKEN"], r"1 of the 2 pictures in .*broken cannot be read: 0_1\.jpg: mend or remove them$"),
+        (
+            ["--images", "BROKEN"],
+            r"1 of the 2 pictures in .*broken cannot be read: 0_1\.jpg \(a text, no picture\): mend or remove them$",
+        ),
         (["--images", "FOOD/test"], "have no label"),
         (["--images", "FOOD/train", "--which", "77"], "has no checkpoint 77"),
         (["--images", "FOOD/train", "--samples", "0"], r"landscape\.samples = 0: it takes an integer, at least 1"),

@@ -107,7 +107,7 @@ def test_a_failure_leaves_the_older_file_and_nothing_else(
         monkeypatch.setattr(Path, "write_bytes", write_half)
     else:
         monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(UserError, match=r"cannot write .*submission\.csv: No space left on device; give another --out"):
+    with pytest.raises(UserError, match=r"cannot write .*submission\.csv: the disk is full; give another --out"):
         write_submission(out, ["0001"], [5])
     monkeypatch.undo()
     assert out.read_text(encoding="utf-8") == "old"

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from jaxfood.data.threads import map_in_threads
+from jaxfood.data.threads import Budget, map_in_threads
 
 
 def test_as_many_threads_work_as_were_asked_for() -> None:
@@ -63,3 +63,26 @@ def test_what_goes_wrong_is_raised_in_its_place(failure: type[BaseException]) ->
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(failure):
         next(results)
+
+
+def test_a_budget_lets_in_what_fits() -> None:
+    budget, inside, most, lock = Budget(10, free=1), 0, 0, threading.Lock()
+
+    def work(amount: int) -> None:
+        nonlocal inside, most
+        with budget.holding(amount):
+            with lock:
+                inside += amount
+                most = max(most, inside)
+            time.sleep(0.01)
+            with lock:
+                inside -= amount
+
+    list(map_in_threads(work, [4, 3, 6, 2, 5, 10] * 2, threads=12))
+    assert 4 <= most <= 10
+    with budget.holding(1000), budget.holding(1):  # more than all: alone; small: at any time
+        pass
+    with pytest.raises(KeyError), budget.holding(10):
+        raise KeyError
+    with budget.holding(10):  # given back
+        pass

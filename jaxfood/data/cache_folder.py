@@ -56,7 +56,8 @@ def writing_to(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write to the cache folder {folder} ({reason(error)}): mend that, or set data.cache_dir to another folder"
+            f"cannot write to the cache folder {folder} ({reason(error)}): mend that, or set data.cache_dir to another "
+            "folder"
         ) from error
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from jaxfood import processes
-from jaxfood.data.cache_folder import cache_folder, temporary_name, writing_to
+from jaxfood.data.cache_folder import cache_folder, is_abandoned, sync_folder, temporary_name, writing_to
 from jaxfood.data.demo_drawings import GROUPS, Sketch, disc, random_colour, shaded, varied
 from jaxfood.data.threads import map_in_threads
 
@@ -45,13 +45,17 @@ def demo_root(cache_dir: str | Path = "") -> Path:
 
 
 def _draw_once(root: Path) -> None:
-    if root.is_dir():
-        return
     unfinished = root.with_name(temporary_name(DEMO_NAME))
     with writing_to(root.parent):
+        if root.is_dir():
+            return
+        for leftover in root.parent.glob(f"{DEMO_NAME}~*.tmp"):
+            if is_abandoned(leftover):
+                shutil.rmtree(leftover, ignore_errors=True)
         try:
             _draw_all(unfinished)
             os.rename(unfinished, root)
+            sync_folder(root.parent)
         except OSError:
             if not root.is_dir():  # otherwise another process was faster, and its pictures are the same
                 raise
@@ -66,7 +70,10 @@ def _draw_all(root: Path) -> None:
 
     def save(picture: tuple[str, tuple[str, int, int]]) -> None:
         name, which = picture
-        draw_picture(*which).save(root / name, quality=85)
+        with (root / name).open("wb") as file:
+            draw_picture(*which).save(file, "JPEG", quality=85)
+            file.flush()
+            os.fsync(file.fileno())
 
     with closing(map_in_threads(save, _list_pictures())) as saved:
         for _ in saved:

@@ -1,6 +1,8 @@
 """Does memory, do threads or open files grow: over many tiny epochs of one run, and over many trainings in one process?
 
-python scripts/campaigns/soak.py --epochs 1000 --trainings 20
+    python scripts/campaigns/soak.py --epochs 1000 --trainings 20
+
+The second half of the time may use no more than the first: a tenth of memory is allowed, and three threads or files.
 """
 
 import sys
