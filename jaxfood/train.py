@@ -78,9 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         train_and_evaluate(config, processes.share(str(made))[0])
     finally:
         if processes.is_first():
-            with suppress(OSError):  # it fails, as it should, where a run has begun
-                made.rmdir()
-                made.parent.rmdir()
+            for folder in (made, made.parent):
+                with suppress(OSError):  # it fails, as it should, where a run has begun
+                    folder.rmdir()
 
 
 if __name__ == "__main__":

@@ -579,13 +579,13 @@ def test_no_home_folder_is_named(monkeypatch):
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", no_home)
-    with pytest.raises(UserError, match="^no home folder is known here: set HOME"):
+    with pytest.raises(UserError, match=r"^no home folder is known here: set HOME"):
         cache_folder()
 
 
 @pytest.mark.parametrize("cache_dir", ["~nobody-of-this-name/cache", "a\0b"])
 def test_cache_folders_that_cannot_be(cache_dir):
-    with pytest.raises(UserError, match="there is no such user|no path holds a null byte"):
+    with pytest.raises(UserError, match=r"there is no such user|no path holds a null byte"):
         cache_folder(cache_dir)
 
 

@@ -1,6 +1,8 @@
 """Runs a command of jaxfood with a network of few features, so that a campaign of hundreds of them takes minutes.
 
-python scripts/campaigns/narrow.py train --data.root DIR --workdir RUN
+    python scripts/campaigns/narrow.py train --data.root DIR --workdir RUN
+
+The other arguments are the command's own.
 """
 
 import runpy
