@@ -239,13 +239,13 @@ def test_nothing_readable_is_an_error_even_when_skipping(tmp_path, load):
 def test_a_file_that_cannot_be_read_is_no_broken_picture(index, load, tmp_path, monkeypatch, skip_corrupt):
     """A disk that fails for a moment must leave no picture out of the cache for ever."""
 
-    def fail(path: Path) -> bytes:
-        if path == index.paths[3]:
+    def fail(path: str, flags: int) -> int:
+        if path == str(index.paths[3]):
             raise OSError(errno.EIO, "Input/output error")
-        return path.read_bytes()
+        return os.open(path, flags)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decode, "read_bytes", fail)
+        patch.setattr(decode, "_open_at_once", fail)
         with pytest.raises(UserError, match=rf"^cannot read {index.paths[3]} \(Input/output error\): mend that"):
             load(index, skip_corrupt=skip_corrupt)
     assert not list((tmp_path / "cache").iterdir())
