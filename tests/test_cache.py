@@ -369,9 +369,13 @@ DAMAGES += [break_description, lose_description, empty_description, describe_by_
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_entry_is_rebuilt(index, load, tmp_path, damage):
-    expected = np.array(load(index).images)
+    expected = load(index)
+    whole = {path: path.read_bytes() for path in files_in(tmp_path / "cache")}
     damage(next((tmp_path / "cache").iterdir()))
-    np.testing.assert_array_equal(load(index).images, expected)
+    pictures = load(index)
+    np.testing.assert_array_equal(pictures.images, [as_pillow_has_it(path, 16) for path in index.paths])
+    assert pictures.digests == expected.digests
+    assert {path: path.read_bytes() for path in files_in(tmp_path / "cache")} == whole
 
 
 def test_leftovers_of_dead_writers_are_removed_but_not_those_of_live_ones(index, load, tmp_path):

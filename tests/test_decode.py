@@ -14,7 +14,7 @@ from pathlib import Path
 import decode as benchmark_decode
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from jaxfood.data import decode
 from jaxfood.data.decode import FORMATS, PICTURE_SUFFIXES, DecodingError, decode_bytes, decode_picture
@@ -170,9 +170,15 @@ def test_whatever_pillow_raises_is_a_reason(monkeypatch, error):
 
 @pytest.mark.parametrize("content", [EPS, EPS.replace(b"%!PS", b"\xc5\xd0\xd3\xc6" + bytes(26) + b"%!PS")])
 def test_no_program_is_started(monkeypatch, content):
-    monkeypatch.setattr(subprocess.Popen, "__init__", lambda *_, **__: pytest.fail("a program was started"))
+    asked = []
+    open_, forbidden = Image.open, lambda *_, **__: pytest.fail("a program was started")
+    monkeypatch.setattr(Image, "open", lambda *args, **options: (asked.append(options), open_(*args, **options))[1])
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # or Pillow has looked for it before
+    monkeypatch.setattr(subprocess.Popen, "__init__", forbidden)
+    monkeypatch.setattr(os, "system", forbidden)
     with pytest.raises(DecodingError, match="EPS"):
         decode_bytes(content, SIZE)
+    assert asked == [{"formats": FORMATS}]
 
 
 def test_formats_are_pillows_own_raster_decoders():

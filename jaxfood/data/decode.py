@@ -243,8 +243,11 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """As `Decoded` has it; of a picture whose pixels are loaded, because PNG may have EXIF data after them."""
-    if picture.format == "TIFF" or _is_plainly_upright(picture.info):  # Pillow turns TIFFs itself
+    """As `Decoded` has it; of a picture whose pixels are loaded: PNG may have EXIF data after them.
+
+    Of a TIFF it is 1: Pillow itself has turned it.
+    """
+    if _is_plainly_upright(picture.info):
         return 1
     try:
         found = picture.getexif().get(_ORIENTATION_TAG, 1)
