@@ -239,13 +239,13 @@ def test_nothing_readable_is_an_error_even_when_skipping(tmp_path, load):
 def test_a_file_that_cannot_be_read_is_no_broken_picture(index, load, tmp_path, monkeypatch, skip_corrupt):
     """A disk that fails for a moment must leave no picture out of the cache for ever."""
 
-    def fail(path: Path) -> bytes:
-        if path == index.paths[3]:
+    def fail(path: str, flags: int) -> int:
+        if path == str(index.paths[3]):
             raise OSError(errno.EIO, "Input/output error")
-        return path.read_bytes()
+        return os.open(path, flags)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decode, "read_bytes", fail)
+        patch.setattr(decode, "_open_at_once", fail)
         with pytest.raises(UserError, match=rf"^cannot read {index.paths[3]} \(Input/output error\): mend that"):
             load(index, skip_corrupt=skip_corrupt)
     assert not list((tmp_path / "cache").iterdir())
@@ -369,9 +369,13 @@ DAMAGES += [break_description, lose_description, empty_description, describe_by_
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_entry_is_rebuilt(index, load, tmp_path, damage):
-    expected = np.array(load(index).images)
+    expected = load(index)
+    whole = {path: path.read_bytes() for path in files_in(tmp_path / "cache")}
     damage(next((tmp_path / "cache").iterdir()))
-    np.testing.assert_array_equal(load(index).images, expected)
+    pictures = load(index)
+    np.testing.assert_array_equal(pictures.images, [as_pillow_has_it(path, 16) for path in index.paths])
+    assert pictures.digests == expected.digests
+    assert {path: path.read_bytes() for path in files_in(tmp_path / "cache")} == whole
 
 
 def test_leftovers_of_dead_writers_are_removed_but_not_those_of_live_ones(index, load, tmp_path):

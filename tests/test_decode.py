@@ -14,7 +14,7 @@ from pathlib import Path
 import decode as benchmark_decode
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from jaxfood.data import decode
 from jaxfood.data.decode import FORMATS, PICTURE_SUFFIXES, DecodingError, decode_bytes, decode_picture
@@ -170,9 +170,15 @@ def test_whatever_pillow_raises_is_a_reason(monkeypatch, error):
 
 @pytest.mark.parametrize("content", [EPS, EPS.replace(b"%!PS", b"\xc5\xd0\xd3\xc6" + bytes(26) + b"%!PS")])
 def test_no_program_is_started(monkeypatch, content):
-    monkeypatch.setattr(subprocess.Popen, "__init__", lambda *_, **__: pytest.fail("a program was started"))
+    asked = []
+    open_, forbidden = Image.open, lambda *_, **__: pytest.fail("a program was started")
+    monkeypatch.setattr(Image, "open", lambda *args, **options: (asked.append(options), open_(*args, **options))[1])
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # or Pillow has looked for it before
+    monkeypatch.setattr(subprocess.Popen, "__init__", forbidden)
+    monkeypatch.setattr(os, "system", forbidden)
     with pytest.raises(DecodingError, match="EPS"):
         decode_bytes(content, SIZE)
+    assert asked == [{"formats": FORMATS}]
 
 
 def test_formats_are_pillows_own_raster_decoders():
@@ -212,11 +218,10 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
             decode_picture(path, SIZE)
 
 
-def test_a_file_larger_than_any_picture_is_not_read(tmp_path, monkeypatch):
+def test_a_file_larger_than_any_picture_is_not_read(tmp_path):
     path = tmp_path / "x.jpg"
     path.touch()
     os.truncate(path, 5 * 2**30)
-    monkeypatch.setattr(decode, "read_bytes", lambda path: pytest.fail("was read"))
     with pytest.raises(DecodingError, match=r"too large: 5\.0 GiB, where 1 is the most"):
         decode_picture(path, SIZE)
 
@@ -314,6 +319,20 @@ def test_broken_exif_data_are_none(tmp_path):
     assert decode.decode(turned(0), SIZE, exif_orientation=True).orientation == 1
 
 
+def test_orientation_in_other_places_is_found():
+    """In XMP, in a thumbnail's data too, as a long integer, behind bytes that look like an upright one."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="3"/></x:xmpmeta>'
+    assert decode.decode(encoded(drawn(), "JPEG", xmp=xmp), SIZE).orientation == 3
+    for byte_order in (b"II", b"MM"):
+        for orientation in (1, 6):
+            exif = Image.Exif()
+            exif.endian = "<" if byte_order == b"II" else ">"
+            exif[0x010E] = "\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00"
+            exif[0x0112] = orientation
+            assert decode.decode(encoded(drawn(), "JPEG", exif=exif), SIZE).orientation == orientation
+            assert Image.open(io.BytesIO(encoded(drawn(), "JPEG", exif=exif))).getexif()[0x0112] == orientation
+
+
 def test_a_file_is_known_by_its_bytes(tmp_path):
     path = tmp_path / "x.jpg"
     path.write_bytes(turned(8))
@@ -358,3 +377,11 @@ def test_benchmark_names_a_folder_that_is_missing(monkeypatch, capsys):
         benchmark_decode.main()
     assert exit_.value.code == 2
     assert "/nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_campaign_of_mutated_pictures():
+    script = Path(__file__).parents[1] / "scripts/campaigns/mutated_pictures.py"
+    done = subprocess.run([sys.executable, script, "--count", "200"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "| all | 2" in done.stdout

@@ -5,10 +5,10 @@ import io
 import os
 import stat
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -49,6 +49,9 @@ _decoding = Budget(2 * 2**30, free=120 * 2**20)
 _encoded = Budget(2**30, free=32 * 2**20)
 
 _ORIENTATION_TAG = 0x0112
+_SAY_ORIENTATION = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # of Image.info
+# The tag, a short integer, one of it, 1; in either byte order.
+_UPRIGHT = (b"\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00", b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x01")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -103,14 +106,13 @@ def decode_picture(path: str | Path, image_size: int, *, exif_orientation: bool 
         DecodingError: the file is no picture.
         UserError: the file cannot be read, which says nothing about the picture.
     """
-    return decode_file(path, image_size, exif_orientation=exif_orientation).pixels
+    with _reading(path) as encoded:
+        return decode_bytes(encoded, image_size, exif_orientation=exif_orientation)
 
 
 def decode_file(path: str | Path, image_size: int, *, exif_orientation: bool = False) -> DecodedFile:
     """As `decode_picture`, with what else the file tells."""
-    with _encoded.holding(_file_size(path)):
-        with reading(path):
-            encoded = read_bytes(path)
+    with _reading(path) as encoded:
         digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
         return DecodedFile(*decode(encoded, image_size, exif_orientation=exif_orientation), digest)
 
@@ -134,7 +136,7 @@ def decode(encoded: bytes, image_size: int, *, exif_orientation: bool = False) -
     However many threads call it, large pictures take turns, so that what they hold together stays within about 2 GiB.
     """
     try:
-        with closing(_open(encoded)) as picture:
+        with _open(encoded) as picture:
             _check_size(*picture.size)
             needed = _bytes_to_decode(picture)
             with _decoding.holding(needed):
@@ -158,22 +160,37 @@ def _decode(picture: Image.Image, image_size: int, exif_orientation: bool) -> De
     return Decoded(np.asarray(rgb.resize((image_size, image_size), Image.Resampling.BILINEAR)), orientation)
 
 
-def _file_size(path: str | Path) -> int:
-    """The bytes of a file (a bucket's: 0), after a look at what it is: reading a pipe would wait for ever.
+@contextmanager
+def _reading(path: str | Path) -> Iterator[bytes]:
+    """A file's bytes, of which all threads hold a gigabyte at most.
 
     Raises:
         DecodingError: it is a device or the like, or larger than any picture.
-        UserError: it is not there.
+        UserError: it cannot be read.
     """
     if is_remote(path):
-        return 0
+        with reading(path):
+            encoded = read_bytes(path)
+        yield encoded
+        return
     with reading(path):
-        status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # reading a folder fails, as it should
-        raise DecodingError("no regular file, but a pipe or a device")
-    if status.st_size > MAX_FILE_BYTES:
-        raise DecodingError(f"too large: {status.st_size / 2**30:.1f} GiB, where {MAX_FILE_BYTES // 2**30} is the most")
-    return status.st_size
+        file = open(path, "rb", buffering=0, opener=_open_at_once)  # noqa: SIM115  # closed below
+    with file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise DecodingError("no regular file, but a pipe or a device")
+        if status.st_size > MAX_FILE_BYTES:
+            most = MAX_FILE_BYTES // 2**30
+            raise DecodingError(f"too large: {status.st_size / 2**30:.1f} GiB, where {most} is the most")
+        with _encoded.holding(status.st_size):
+            with reading(path):
+                encoded = file.read()
+            yield encoded
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A pipe would be waited for until somebody writes to it.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _open(encoded: bytes) -> Image.Image:
@@ -226,14 +243,26 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """As `Decoded` has it; of a picture whose pixels are loaded, because PNG may have EXIF data after them."""
-    if picture.format == "TIFF":  # Pillow has turned it
+    """As `Decoded` has it; of a picture whose pixels are loaded: PNG may have EXIF data after them.
+
+    Of a TIFF it is 1: Pillow itself has turned it.
+    """
+    if _is_plainly_upright(picture.info):
         return 1
     try:
         found = picture.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # noqa: BLE001  # broken EXIF data say nothing, and the picture is whole
         return 1
     return found if found in _TURNS else 1
+
+
+def _is_plainly_upright(info: Mapping[Any, Any]) -> bool:
+    """Whether each orientation tag in the EXIF data, if any, says upright: known in 2 us, where Pillow takes 34."""
+    if not info.keys() & _SAY_ORIENTATION:
+        return True
+    exif = info.get("exif") or b""
+    tags = exif.count(b"\x12\x01") + exif.count(b"\x01\x12")
+    return tags == sum(map(exif.count, _UPRIGHT)) and (tags > 0 or info.keys() & _SAY_ORIENTATION == {"exif"})
 
 
 def _reason(encoded: bytes, error: Exception) -> str:

@@ -14,6 +14,9 @@ _READ = (
     (4, b"ftypavi", "AVIF"),
     (4, b"jP  \r\n\x87\n", "JPEG2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG2000"),
+    *((0, b"P%d\n" % number, "PPM") for number in range(1, 7)),
+    (0, b"\x01\xda", "SGI"),
+    (0, b"\n\x05\x01", "PCX"),
 )
 
 _FOREIGN = (
