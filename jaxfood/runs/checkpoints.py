@@ -1,9 +1,8 @@
 """Best and last: a run's checkpoints, written by Orbax in the background, and checked when they are read."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,24 +13,24 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from jaxfood import processes
 from jaxfood.errors import UserError
-from jaxfood.files import absolute, is_remote, list_bucket, read_bytes, remove
+from jaxfood.files import absolute, is_remote, remove
 from jaxfood.runs.faults import keep_quiet, mend_of, reason_of
 from jaxfood.runs.manifest import find_damage, has_manifest, write_manifest
 from jaxfood.runs.progress import NOT_EVALUATED, Progress
+from jaxfood.runs.steps import (
+    METRICS,
+    MODEL,
+    PROGRESS,
+    REMOVED,
+    TRAIN,
+    leftovers,
+    missing,
+    rank,
+    read_metrics,
+    steps_on_disk,
+)
 
 CHECKPOINTS = "checkpoints"
-# The items of a checkpoint, by their folders' names: a run that was written keeps them.
-_MODEL, _TRAIN, _PROGRESS, _METRICS = "model", "train", "memory", "metrics"
-# Where an old checkpoint is moved before it is deleted: killed meanwhile, none is left of which a part is gone.
-_REMOVED = "removed"
-# What a checkpoint of which nothing was deleted has.
-_ESSENTIAL = (
-    "_CHECKPOINT_METADATA",
-    f"{_MODEL}/_METADATA",
-    f"{_TRAIN}/_METADATA",
-    f"{_PROGRESS}/metadata",
-    f"{_METRICS}/metrics",
-)
 
 
 class Checkpoints:
@@ -51,24 +50,27 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, keep_best: int = 1, *, clean_up: bool = False) -> None:
-        best = BestN(get_metric_fn=_rank, n=keep_best)
+        best = BestN(get_metric_fn=rank, n=keep_best)
         options = ocp.CheckpointManagerOptions(
-            best_fn=_rank,
+            best_fn=rank,
             preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
             cleanup_tmp_directories=clean_up,
-            todelete_subdir=None if is_remote(workdir) else _REMOVED,
+            todelete_subdir=None if is_remote(workdir) else REMOVED,
         )
         keep_quiet()
         self.workdir = workdir
         handlers: dict[str, ocp.CheckpointHandler] = {
-            _MODEL: ocp.StandardCheckpointHandler(),
-            _TRAIN: ocp.StandardCheckpointHandler(),
-            _PROGRESS: ocp.JsonCheckpointHandler(),
+            MODEL: ocp.StandardCheckpointHandler(),
+            TRAIN: ocp.StandardCheckpointHandler(),
+            PROGRESS: ocp.JsonCheckpointHandler(),
         }
         self._folder = absolute(workdir / CHECKPOINTS)
         if clean_up and processes.is_first():
             self._remove_leftovers()
-        self._manager = _Manager(self._folder, item_handlers=handlers, options=options)
+        try:
+            self._manager = _Manager(self._folder, item_handlers=handlers, options=options)
+        except OSError as error:
+            raise UserError(f"cannot read {self._folder} ({reason_of(error)}): mend that") from error
         self._saving: int | None = None
         self._when_safe: Callable[[], None] | None = None
 
@@ -78,13 +80,15 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.wait()
-            with self._saved(None):
-                self._manager.close()
-        except UserError:
-            if not isinstance(error, UserError):  # else that one is the first cause, or the same
-                raise
+        failed = None
+        for work in (self.wait, self._manager.close):
+            try:
+                with self._saved(self._saving):
+                    work()
+            except UserError as problem:
+                failed = failed or problem
+        if failed and not isinstance(error, UserError):  # else that one is the first cause, or the same
+            raise failed
 
     @property
     def last(self) -> int | None:
@@ -95,8 +99,8 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps of all checkpoints, ascending."""
         steps = sorted(self._manager.all_steps())
-        leftovers = _leftovers(self._folder, [step for step in steps if step != self._saving])
-        return [step for step in steps if step not in leftovers]
+        left = leftovers(self._folder, [step for step in steps if step != self._saving])
+        return [step for step in steps if step not in left]
 
     def save(
         self,
@@ -123,9 +127,9 @@ class Checkpoints:
         """
         self.wait()
         items = {
-            _MODEL: ocp.args.StandardSave(variables),
-            _TRAIN: ocp.args.StandardSave(train),
-            _PROGRESS: ocp.args.JsonSave(dataclasses.asdict(progress)),
+            MODEL: ocp.args.StandardSave(variables),
+            TRAIN: ocp.args.StandardSave(train),
+            PROGRESS: ocp.args.JsonSave(dataclasses.asdict(progress)),
         }
         with self._saved(step):
             saved = self._manager.save(
@@ -136,17 +140,17 @@ class Checkpoints:
         self._saving, self._when_safe = step if saved else None, when_safe  # one that is there stays as it is
 
     def poll(self) -> None:
-        """Run the last save's `when_safe` if the checkpoint is whole by now."""
+        """As `wait`, if the checkpoint is whole by now."""
         if self._saving is not None and not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
-        """Wait for what is being written."""
+        """Wait for what is being written, write its checksums, and run its `when_safe`."""
         with self._saved(self._saving):
             self._manager.wait_until_finished()
             if self._saving is not None and not is_remote(self._folder) and processes.is_first():
                 write_manifest(self._folder / str(self._saving))
-                remove(self._folder / _REMOVED)
+                remove(self._folder / REMOVED)
         when_safe, self._saving, self._when_safe = self._when_safe, None, None
         if when_safe:
             when_safe()
@@ -163,7 +167,7 @@ class Checkpoints:
         if which == "last":
             return steps[-1]
         if which == "best":
-            return max(steps, key=lambda step: _rank(self._read_metrics(step)))
+            return max(steps, key=lambda step: rank(self._read_metrics(step)))
         if str(which).isdecimal() and int(which) in steps:
             return int(which)
         raise UserError(
@@ -176,18 +180,18 @@ class Checkpoints:
         Raises:
             UserError: the checkpoint is damaged; `restore` and `restore_variables` raise it too.
         """
-        args = ocp.args.Composite(**{_PROGRESS: ocp.args.JsonRestore()})
-        with self._read(step, [_PROGRESS]):
-            return Progress(**self._manager.restore(step, args=args)[_PROGRESS])
+        args = ocp.args.Composite(**{PROGRESS: ocp.args.JsonRestore()})
+        with self._read(step, [PROGRESS]):
+            return Progress(**self._manager.restore(step, args=args)[PROGRESS])
 
     def restore(self, step: int, variables: Any, train: Any) -> tuple[Any, Any]:
         """Both trees at a step, in the shapes and on the devices of those given."""
-        restored = self._restore(step, {_MODEL: variables, _TRAIN: train})
-        return restored[_MODEL], restored[_TRAIN]
+        restored = self._restore(step, {MODEL: variables, TRAIN: train})
+        return restored[MODEL], restored[TRAIN]
 
     def restore_variables(self, step: int, target: Any) -> dict[str, Any]:
         """The model's variables alone, in the shapes and on the devices of `target`."""
-        return self._restore(step, {_MODEL: target})[_MODEL]
+        return self._restore(step, {MODEL: target})[MODEL]
 
     def _restore(self, step: int, targets: Mapping[str, Any]) -> Any:
         args = {item: ocp.args.StandardRestore(target) for item, target in targets.items()}
@@ -197,8 +201,8 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**args))
 
     def _read_metrics(self, step: int) -> dict[str, float]:
-        with self._read(step, [_METRICS]):
-            return _read_metrics(self._folder / str(step))
+        with self._read(step, [METRICS]):
+            return read_metrics(self._folder / str(step))
 
     def _check_shapes(self, step: int, item: str, target: Any) -> None:
         """Compare before Orbax does, whose error comes among tracebacks of its event loop."""
@@ -220,8 +224,9 @@ class Checkpoints:
         except (UserError, MemoryError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:  # OSError, and ValueError of TensorStore
-            self._saving = self._when_safe = None
-            stand = [kept for kept in _steps_on_disk(self._folder) if kept != step]
+            self._saving, self._when_safe, stand = None, None, []
+            with suppress(OSError):  # the disk may be gone
+                stand = [kept for kept in steps_on_disk(self._folder) if kept != step]
             which = "" if step is None else f" {step}"
             raise UserError(
                 f"cannot save checkpoint{which} in {self.workdir} ({reason_of(error)}): {mend_of(error)}, then go on "
@@ -254,7 +259,7 @@ class Checkpoints:
             return "it was removed meanwhile"
         if self._is_checked(step):
             return find_damage(folder, items)
-        return next((f"{name}: missing" for name in _missing(folder, items)), "")
+        return next((f"{name}: missing" for name in missing(folder, items)), "")
 
     def _refusal(self, step: int, items: Collection[str], damage: str) -> UserError:
         """The error for a checkpoint with the mend: a copy, or another checkpoint whose files are whole."""
@@ -270,8 +275,8 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         """Remove what was to be removed when an earlier training was killed."""
         with self._saved(None):
-            remove(self._folder / _REMOVED)
-            for step in _leftovers(self._folder, _steps_on_disk(self._folder)):
+            remove(self._folder / REMOVED)
+            for step in leftovers(self._folder, steps_on_disk(self._folder)):
                 remove(self._folder / str(step))
 
 
@@ -282,49 +287,13 @@ class _Manager(ocp.CheckpointManager):
         remote = is_remote(self.directory)
         folder = self.directory / str(step) if remote else Path(self.directory, str(step))
         try:
-            if not remote and has_manifest(folder) and find_damage(folder, [_METRICS]):
+            if not remote and has_manifest(folder) and find_damage(folder, [METRICS]):
                 return None
-            metrics = _read_metrics(folder)
-            _rank(metrics)
+            metrics = read_metrics(folder)
+            rank(metrics)
         except (OSError, UserError, ValueError, TypeError, KeyError):  # whoever asks for the best is told
             return None
         return metrics
-
-
-def _read_metrics(step: Path) -> dict[str, float]:
-    metrics: dict[str, float] = json.loads(read_bytes(step / _METRICS / "metrics"))
-    return metrics
-
-
-def _steps_on_disk(folder: Path) -> list[int]:
-    """The steps of all checkpoints that came to their end, ascending, whatever has happened to them since."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdecimal())
-
-
-def _missing(step: Path, items: Collection[str]) -> list[str]:
-    """What a checkpoint's folder lacks, of the whole checkpoint and of some items."""
-    names = [name for name in _ESSENTIAL if "/" not in name or name.partition("/")[0] in items]
-    there = list_bucket(step) if is_remote(step) else {name for name in names if (step / name).exists()}
-    return [name for name in names if name not in there]
-
-
-def _leftovers(folder: Path, steps: list[int]) -> list[int]:
-    """Those of all steps of which a part was deleted when the process that was removing them was killed.
-
-    There is always a later one that is whole: without one it is damage, and told as such. So it is where there is a
-    manifest, as whatever wrote it moves a checkpoint away before it deletes.
-    """
-    every = (_MODEL, _TRAIN, _PROGRESS, _METRICS)
-    partial = [step for step in steps[:-1] if _missing(folder / str(step), every)]
-    if not partial or _missing(folder / str(steps[-1]), every):
-        return []
-    return [step for step in partial if is_remote(folder) or not has_manifest(folder / str(step))]
-
-
-def _rank(metrics: Mapping[str, float]) -> tuple[float, float]:
-    """Best is the highest validation accuracy, and the first of equals."""
-    return metrics["valid_accuracy"], -metrics["step"]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -35,7 +35,22 @@ def write_manifest(step: Path) -> None:
 
 def has_manifest(step: Path) -> bool:
     """Whether a checkpoint can be checked: not that of an earlier version, nor one killed before it was written."""
-    return (step / MANIFEST).exists()
+    return is_there(step / MANIFEST)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder; pathlib says no where the disk only fails to answer.
+
+    Raises:
+        UserError: that cannot be told.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return True
 
 
 def find_damage(step: Path, items: Collection[str]) -> str:
