@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +73,8 @@ class Checkpoints:
         except OSError as error:
             raise UserError(f"cannot read {self._folder} ({reason_of(error)}): mend that") from error
         self._saving: int | None = None
+        self._thread = ThreadPoolExecutor(1)  # checksums of 120 MB take 0.2 s, which training need not wait for
+        self._sealed: Future[None] | None = None
         self._when_safe: Callable[[], None] | None = None
 
     def __enter__(self) -> "Checkpoints":
@@ -81,7 +84,7 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         failed = None
-        for work in (self.wait, self._manager.close):
+        for work in (self.wait, self._manager.close, self._thread.shutdown):
             try:
                 with self._saved(self._saving):
                     work()
@@ -141,19 +144,30 @@ class Checkpoints:
 
     def poll(self) -> None:
         """As `wait`, if the checkpoint is whole by now."""
-        if self._saving is not None and not self._manager.is_saving_in_progress():
+        if self._saving is None or self._manager.is_saving_in_progress():
+            return
+        if self._sealed is None:
+            self._sealed = self._thread.submit(self._seal, self._saving)
+        elif self._sealed.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait for what is being written, write its checksums, and run its `when_safe`."""
+        """Wait for what is being written, its checksums too, and run its `when_safe`."""
         with self._saved(self._saving):
             self._manager.wait_until_finished()
-            if self._saving is not None and not is_remote(self._folder) and processes.is_first():
-                write_manifest(self._folder / str(self._saving))
-                remove(self._folder / REMOVED)
-        when_safe, self._saving, self._when_safe = self._when_safe, None, None
+            if self._sealed:
+                self._sealed.result()
+            elif self._saving is not None:
+                self._seal(self._saving)
+        when_safe, self._saving, self._sealed, self._when_safe = self._when_safe, None, None, None
         if when_safe:
             when_safe()
+
+    def _seal(self, step: int) -> None:
+        """Write the checksums of a checkpoint that is whole, and delete what it has replaced."""
+        if processes.is_first() and not is_remote(self._folder):
+            write_manifest(self._folder / str(step))
+            remove(self._folder / REMOVED)
 
     def find(self, which: str | int) -> int:
         """The step of the checkpoint that `which` means: "best", "last" or a step.
@@ -224,7 +238,7 @@ class Checkpoints:
         except (UserError, MemoryError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:  # OSError, and ValueError of TensorStore
-            self._saving, self._when_safe, stand = None, None, []
+            self._saving, self._sealed, self._when_safe, stand = None, None, None, []
             with suppress(OSError):  # the disk may be gone
                 stand = [kept for kept in steps_on_disk(self._folder) if kept != step]
             which = "" if step is None else f" {step}"
