@@ -6,12 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jaxfood import train
+from jaxfood import predict, train
 from jaxfood.config import Config
 from jaxfood.errors import UserError
 from jaxfood.model.networks import init_variables
@@ -226,3 +227,16 @@ def test_one_process_opens_no_socket(tiny_food: Path, tmp_path: Path) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "SOCKET" not in ended.stdout
+
+
+@pytest.mark.parametrize("kept", sorted((Path(__file__).parent / "references").glob("kept_run_*.tar.gz")), ids=str)
+def test_runs_of_earlier_formats_are_read(kept: Path, tmp_path: Path) -> None:
+    """Loaded, answering as they did when they were made, and trained on, where their pictures lie now."""
+    with tarfile.open(kept) as packed:
+        packed.extractall(tmp_path, filter="data")
+    run, food = tmp_path / "run", tmp_path / "food"
+    predict.main([str(run), "--images", str(food / "test"), "--out", str(tmp_path / "out.csv")])
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "submission.csv").read_bytes()
+    config = load_run(run)[2]
+    config = replace(config, data=replace(config.data, root=str(food)), train=replace(config.train, epochs=3))
+    assert train_and_evaluate(config, run, resume=True)["epochs"] == 3
