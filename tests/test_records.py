@@ -101,7 +101,7 @@ def test_what_stands_twice_is_said(food: Food) -> None:
     shutil.copy(root / "train/1_0.png", root / "train/0_9.png")
     shutil.copy(root / "train/0_0.png", root / "train/0_8.png")  # in one split and under one label: no harm
     both, labels = load(root).remarks
-    assert both == "1 pictures stand in train and in valid, by the same bytes: train/0_0.png = train/0_8.png"
+    assert both == "1 pictures stand in train and in valid, by the same bytes: train/0_0.png = valid/0_7.png"
     assert labels == "1 pictures stand under two labels, by the same bytes: train/0_9.png = train/1_0.png"
 
 

@@ -123,10 +123,11 @@ def doubles(records: Iterable[PictureRecord]) -> Iterator[str]:
     by_digest: defaultdict[str, list[PictureRecord]] = defaultdict(list)
     for record in records:
         by_digest[record.digest].append(record)
-    groups = [group for group in by_digest.values() if len(group) > 1]
-    in_both = [group for group in groups if len({record.split for record in group}) > 1]
-    of_two = [group for group in groups if len({record.label for record in group}) > 1]
-    for found, what in ((in_both, "stand in train and in valid"), (of_two, "stand under two labels")):
+    for differs, what in (("split", "stand in train and in valid"), ("label", "stand under two labels")):
+        found = []
+        for group in by_digest.values():
+            one_of_each = {getattr(record, differs): f"{record.split}/{record.name}" for record in reversed(group)}
+            if len(one_of_each) > 1:
+                found.append(" = ".join(sorted(one_of_each.values())[:2]))
         if found:
-            examples = (" = ".join(f"{each.split}/{each.name}" for each in group[:2]) for group in found)
-            yield f"{len(found)} pictures {what}, by the same bytes: {first_few(examples)}"
+            yield f"{len(found)} pictures {what}, by the same bytes: {first_few(found)}"
