@@ -7,8 +7,8 @@ from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.optim.schedules import make_schedule
 
-# Where data lie is not what they are: `runs.pictures` compares the pictures themselves.
-_WHERE = ("data.root", "data.train", "data.valid", "data.cache_dir", "data.resident")
+# Where data lie, and which can be read, is not what they are: `runs.pictures` compares the pictures themselves.
+_WHERE = ("data.root", "data.train", "data.valid", "data.skip_corrupt", "data.cache_dir", "data.resident")
 _CHANGEABLE = ("train.epochs", "train.patience", *_WHERE, "landscape.", "device.", "distributed.", "logging.")
 
 
