@@ -3,6 +3,7 @@ import gc
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,6 +94,18 @@ def test_everything_comes_back(tmp_path: Path, state: TrainState) -> None:
     jax.tree.map(np.testing.assert_array_equal, restored, at(state, 7))
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     jax.tree.map(np.testing.assert_array_equal, restored_sums, sums)
+
+
+def test_polling_ends_a_save_with_its_checksums(tmp_path: Path, state: TrainState) -> None:
+    told: list[bool] = []
+    manifest, deadline = tmp_path / "checkpoints/7" / MANIFEST, time.monotonic() + 60
+    with Checkpoints(tmp_path) as checkpoints:
+        options = {"accuracy": 0.5, "when_safe": lambda: told.append(manifest.exists())}
+        save_state(checkpoints, at(state, 7), zero_sums(updates=True), PROGRESS, **options)
+        while not told and time.monotonic() < deadline:
+            checkpoints.poll()
+        assert told == [True]
+    assert told == [True]
 
 
 def test_what_is_saved_is_what_stood_there_when_saving_began(tmp_path: Path) -> None:
@@ -463,6 +476,19 @@ def test_only_what_orbax_leaves_behind_is_kept_from_the_terminal(monkeypatch: py
     ):
         record = logging.LogRecord("absl", level, path, 1, "failed", (), None)
         assert bool(logging.getLogger("absl").filter(record)) == is_shown
+    for text, is_shown in (('ValueError(Error opening "zarr" driver: ...)', False), ("ValueError('mine')", True)):
+        record = logging.LogRecord("asyncio", 40, "/base_events.py", 1, "Task exception: %s", (text,), None)
+        assert bool(logging.getLogger("asyncio").filter(record)) == is_shown
+
+
+def test_damage_of_one_item_is_none_of_another(run: Path, state: TrainState) -> None:
+    for name in ("train/_METADATA", "metrics/metrics"):
+        cut(run / "checkpoints/15" / name)
+    with Checkpoints(run) as checkpoints:
+        assert checkpoints.restore_variables(15, state.variables)["params"]["head"]["kernel"][0, 0] == 15
+    flip(largest(run / "checkpoints/10/model"))
+    with Checkpoints(run) as checkpoints:
+        assert checkpoints.read_progress(10) == PROGRESS
 
 
 def test_reasons_are_short() -> None:

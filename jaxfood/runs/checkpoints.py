@@ -220,7 +220,9 @@ class Checkpoints:
 
     def _check_shapes(self, step: int, item: str, target: Any) -> None:
         """Compare before Orbax does, whose error comes among tracebacks of its event loop."""
-        saved = _shapes(self._manager.item_metadata(step)[item])
+        # Not by the manager, which reads the metadata of every item, and any of them may be damaged.
+        folder = self._manager.directory / str(step) / item
+        saved = _shapes(ocp.StandardCheckpointHandler().metadata(folder))
         wanted = _shapes(target)
         for name in wanted.keys() | saved.keys():
             if wanted.get(name) != saved.get(name):

@@ -10,6 +10,9 @@ from typing import Any
 
 _LONGEST = 200  # letters of a reason: TensorStore gives the story of every layer
 _OS_ERROR = re.compile(r"([^:\[\]]+?) \[os_error_code='?(\d+)")
+_STORE = re.compile(
+    r'orbax|tensorstore|OCDBT|"zarr\d?" driver'
+)  # in what asyncio tells of an error that nobody awaited
 _MENDS = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your share of the disk",
@@ -47,7 +50,7 @@ def keep_quiet() -> None:
     An error comes from four of its threads with a traceback each, 300 lines in all, and some only as garbage.
     """
     logging.getLogger("absl").addFilter(lambda record: record.levelno <= logging.INFO or not _is_orbax(record.pathname))
-    logging.getLogger("asyncio").addFilter(lambda record: not _is_orbax(record.getMessage()))
+    logging.getLogger("asyncio").addFilter(lambda record: not _STORE.search(record.getMessage()))
     shown = sys.unraisablehook
 
     def show(unraisable: Any) -> None:

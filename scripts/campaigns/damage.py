@@ -1,4 +1,4 @@
-"""Damaged checkpoints: every file of one flipped, cut, emptied, grown, swapped or removed, in many places.
+"""Damaged checkpoints: every file of one flipped, cut, emptied, grown, zeroed or removed, in many places.
 
     python scripts/campaigns/damage.py --count 2000
 
