@@ -237,6 +237,29 @@ def test_metrics_of_a_safe_checkpoint_are_not_lost(
     assert_same_run(workdir, whole)
 
 
+def test_metrics_of_the_last_epoch_are_not_lost(
+    finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is finished by its checkpoint, and would not be looked at again."""
+    whole, config = finished
+    workdir = tmp_path / "run"
+    write = Logbook.metrics
+
+    def die_at_the_end(self: Any, record: dict[str, Any]) -> None:
+        if record["epoch"] == config.train.epochs:
+            raise Killed
+        write(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Logbook, "metrics", die_at_the_end)
+        with pytest.raises(Killed):
+            train_and_evaluate(config, workdir)
+    assert len(read_metrics(workdir / "metrics.jsonl")) == config.train.epochs - 1
+    for _ in range(2):
+        assert train_and_evaluate(config, workdir, resume=True)["epochs"] == config.train.epochs
+        assert_same_run(workdir, whole)
+
+
 def test_metrics_are_written_only_when_their_checkpoint_is_whole(
     finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

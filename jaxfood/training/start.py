@@ -25,7 +25,7 @@ from jaxfood.runs.resume import check_resumable, schedule_changes
 from jaxfood.training.after_epoch import MakeAfterEpoch
 from jaxfood.training.failures import enough_memory
 from jaxfood.training.interrupt import StopRequest
-from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, open_logbook
+from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, open_logbook, read_metrics
 from jaxfood.training.loop import Training
 from jaxfood.version import __version__
 
@@ -125,6 +125,7 @@ def _finished(config: Config, workdir: Path) -> dict[str, Any] | None:
         step, progress = checkpoints.last, checkpoints.read_progress(checkpoints.last)
     if not progress.is_over(config.train, step):
         return None
+    _complete_metrics(workdir, config, step, progress.record)
     summary = progress.summary(config.train, workdir, step)
     reason = "stopped early" if summary["stopped_early"] else "is finished"
     if processes.is_first():
@@ -134,6 +135,15 @@ def _finished(config: Config, workdir: Path) -> dict[str, Any] | None:
             "go on"
         )
     return summary
+
+
+def _complete_metrics(workdir: Path, config: Config, step: int, record: Mapping[str, Any] | None) -> None:
+    """The last epoch's line, should the process have ended between its checkpoint and its line."""
+    has_line = record is None or any(each["step"] == record["step"] for each in read_metrics(workdir / run.METRICS))
+    if record is None or all(processes.share("has it" if has_line else "")):
+        return
+    with hold(workdir), open_logbook(workdir, config.logging, step) as logbook:
+        logbook.metrics(record)
 
 
 def _introduction(workdir: Path, config: Config, splits: Splits, mesh: Mesh) -> list[str]:

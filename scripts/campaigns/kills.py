@@ -9,6 +9,7 @@ optimizer state and metrics (or submission, or page) are those of an undisturbed
 """
 
 import random
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -34,14 +35,7 @@ def main() -> None:
         base = Path(place)
         data = draw_pictures(base / "food")
         campaign = Campaign(base, data, random.Random(arguments.seed))
-        commands = (
-            campaign.train,
-            campaign.train,
-            campaign.train,
-            campaign.convert,
-            campaign.predict,
-            campaign.landscape,
-        )
+        commands = (*(3 * [campaign.train]), campaign.overwrite, campaign.convert, campaign.predict, campaign.landscape)
         for number in range(arguments.count):
             attack = commands[number % len(commands)]
             outcome = attack(base / f"trial{number}")
@@ -85,6 +79,20 @@ class Campaign:
         if self.rng.random() < 0.3:
             self._kill("train", *self._again(workdir), cache=place / "cache")
         status, told = run("train", *self._again(workdir), folder=self.base, cache=place / "cache")
+        if status:
+            return f"status {status}: {told[-600:]}"
+        return RIGHT if bits_of(workdir) == self.bits else "other bits"
+
+    def overwrite(self, place: Path) -> str:
+        place.mkdir()
+        workdir = place / "run"
+        shutil.copytree(self.base / "converted", workdir)  # the earlier run
+        earlier = (workdir / "config.toml").read_bytes()
+        words = (*self._train_words(workdir), "--overwrite")
+        self._kill("train", *words, cache=place / "cache")
+        is_earlier = is_run(workdir) and (workdir / "config.toml").read_bytes() == earlier
+        again = words if is_earlier else self._again(workdir)
+        status, told = run("train", *again, folder=self.base, cache=place / "cache")
         if status:
             return f"status {status}: {told[-600:]}"
         return RIGHT if bits_of(workdir) == self.bits else "other bits"
