@@ -173,6 +173,17 @@ def test_what_more_epochs_do_to_the_rate_is_said(tiny_config: Config) -> None:
     assert schedule_changes(constant, replace(constant, train=longer.train), step=6, total_steps=12) == []
 
 
+def test_more_epochs_of_a_cosine_are_said_when_it_goes_on(
+    one_epoch: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jaxfood.config.schedule import WarmupCosine
+
+    cosine = replace(one_epoch, schedule=WarmupCosine())
+    train_and_evaluate(cosine, tmp_path / "run")
+    train_and_evaluate(replace(cosine, train=replace(cosine.train, epochs=2)), tmp_path / "run", resume=True)
+    assert "train.epochs 1 -> 2: the schedule warmup_cosine spans the whole run" in capsys.readouterr().out
+
+
 def test_a_run_moved_away_while_it_is_trained(
     one_epoch: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,12 +80,14 @@ def train_in(
         with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
             if checkpoints.last is not None:
                 training.restore(checkpoints, checkpoints.last)
+            stored = run.read_config(workdir)
             if resume:  # only now: a run that cannot go on stays as it was
-                lines += schedule_changes(run.read_config(workdir), config, training.step, training.total_steps)
                 processes.by_first(lambda: _go_on(workdir, config, splits))
             with open_logbook(workdir, config.logging, training.step, lines) as logbook:
                 if training.step:
                     logbook.line(f"going on after step {training.step} of {training.total_steps}")
+                for line in schedule_changes(stored, config, training.step, training.total_steps):
+                    logbook.line(line)
                 training.run(checkpoints, logbook, stop)
                 _conclude(logbook, config, training)
     return training.progress.summary(config.train, workdir, training.step) | {"seconds": watch.seconds}

@@ -11,16 +11,15 @@ line says what is wrong; exit status 1 where something was neither.
 import random
 import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-from measuring import Parser, print_setting, print_table
+from campaign import REFUSED, RIGHT, Parser, finish, outcome_of, print_setting
 
 from jaxfood.data.index import index_files, index_pictures
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, printable
 
 NAMES = ("Bread", "Dairy product", "10_veg", "2_egg", "0_soup", "豆腐", "crème", "a+b", "x%y", "new\u2028line", "-rf")
 PICTURES = ("a.jpg", "B.JPG", "3_1.jpg", "x.jpeg", "y.png", "z.tif", "w.webp", "1_2_3.jfif", "sp ace.jpg", "q'\".gif")
@@ -30,41 +29,37 @@ LEFTOVERS = ("@eaDir", "__MACOSX", ".ipynb_checkpoints", "$RECYCLE.BIN")
 
 def main() -> None:
     """Draw, index, compare, print."""
-    parser = Parser(__doc__)
-    parser.add_numbers(count=2000, files=100_000, seed=1)
+    parser = Parser(__doc__, count=2000)
+    parser.add_argument("--files", type=int, default=100_000, help="in each of the large folders (default: 100000)")
     arguments = parser.parse_args()
     print_setting()
-    results: Counter[str] = Counter()
+    time_many(arguments.files)
+    outcomes: Counter[str] = Counter()
     for number in range(arguments.count):
         with tempfile.TemporaryDirectory() as folder:
-            result = attack(Path(folder) / "train", random.Random(f"{arguments.seed} {number}"))
-            results[result] += 1
-            if result not in ("right", "refused in one line"):
-                print(f"seed {arguments.seed}, tree {number}: {result}")
-    print_table(("trees", "how many"), [(name, str(count)) for name, count in results.most_common()])
-    time_many(arguments.files)
-    sys.exit(set(results) > {"right", "refused in one line"})
+            outcome = attack(Path(folder) / "train", random.Random(f"{arguments.seed} {number}"))
+        outcomes[outcome] += 1
+        if outcome not in (RIGHT, REFUSED):
+            print(f"seed {arguments.seed}, tree {number}: {outcome}")
+    finish(outcomes)
 
 
 def attack(root: Path, draw: random.Random) -> str:
-    """One tree: "right", "refused in one line", or what is wrong."""
+    """The outcome of one tree."""
     root.mkdir()
     expected = grow(root, draw)
     try:
         index = index_pictures(root)
     except UserError as error:
-        return "refused in one line" if len(str(error).splitlines()) == 1 else f"several lines: {error}"
+        return outcome_of(printable(error))
     except Exception as error:  # noqa: BLE001 - what the campaign is looking for
         return f"{type(error).__name__}: {error}"
     found = {path.relative_to(root).as_posix() for path in index.paths}
     total = sum(1 for path in root.rglob("*") if path.is_file() and not inside_leftover(path.relative_to(root)))
-    counted = sum(
-        count for kind, count in index.passed_over.items() if "folder" not in kind or kind.startswith("loose")
-    )
+    kinds = index.passed_over.items()
+    counted = sum(count for kind, count in kinds if "folder" not in kind or kind.startswith("loose"))
     counted -= sum(
-        1
-        for path in root.rglob("*")
-        if path.name in LEFTOVERS and path.is_dir() and not inside_leftover(path.parent.relative_to(root))
+        1 for path in root.rglob("*") if path.name in LEFTOVERS and not inside_leftover(path.relative_to(root))
     )
     if len(found) + counted != total:
         return f"{total} files, {len(found)} indexed and {counted} counted: {index.passed_over}"
@@ -77,7 +72,7 @@ def attack(root: Path, draw: random.Random) -> str:
     tops = {path.relative_to(root).parts[0] for path in index.paths}  # of one class a list cannot tell the split folder
     if len(tops) > 1 and index_files(index.paths).labels.tolist() != index.labels.tolist():
         return "a list of the same pictures has other labels"
-    return "right"
+    return RIGHT
 
 
 def inside_leftover(path: Path) -> bool:
@@ -125,7 +120,7 @@ def sprinkle(folder: Path, draw: random.Random, pictures: int) -> None:
 
 def time_many(files: int) -> None:
     """Index time and memory of one flat folder and of a hundred class folders."""
-    rows = []
+    print("| folder | files | seconds | MiB more |\n|---|---|---|---|")
     for layout in ("flat", "100 class folders"):
         folder = Path(tempfile.mkdtemp())
         try:
@@ -137,10 +132,9 @@ def time_many(files: int) -> None:
             before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
             index = index_pictures(folder)
             seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            rows.append((layout, f"{len(index):,}", f"{seconds:.2f}", f"{(after - before) / 1024:.0f}"))
+            print(f"| {layout} | {len(index):,} | {seconds:.2f} | {(after - before) / 1024:.0f} |", flush=True)
         finally:
             shutil.rmtree(folder)
-    print_table(("folder", "files", "seconds", "MiB more"), rows)
 
 
 if __name__ == "__main__":
