@@ -76,19 +76,21 @@ def test_no_checkpoint_holds_what_is_not_finite(
     ("error", "said"),
     [
         (
-            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 6442450944 bytes."),
-            ", 6.0 GiB asked for",
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\n trace"),
+            "allocating 99 bytes",
         ),
-        (MemoryError("Unable to allocate 6.00 GiB for an array"), "in 1 part: compute it in more"),
+        (MemoryError("Unable to allocate 6.00 GiB for an array"), "(Unable to allocate 6.00 GiB for an array) with"),
+        (MemoryError(), "(the host has no more) with"),
     ],
 )
 def test_too_little_memory_is_said_with_the_mend(error: Exception, said: str, tiny_config: Config) -> None:
     with pytest.raises(UserError) as raised, enough_memory(tiny_config):
         raise error
     text = str(raised.value)
-    assert text.startswith("out of memory with train.batch_size = 8 at 32 px in 1 part")
+    assert text.startswith("out of memory (")
     assert said in text
-    assert "--train.accumulate 2" in text
+    assert "with train.batch_size = 8 at 32 px in 1 part: compute it in more parts, --train.accumulate 2, or" in text
+    assert "\n" not in text
 
 
 def test_other_errors_of_the_device_stay(tiny_config: Config) -> None:

@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxfood.config.sections import Config
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, bounded
 from jaxfood.places import is_file
 from jaxfood.runs.directory import CONFIG
-
-_ALLOCATION = re.compile(r"(?:allocat\w*|exceeds?|requires?)\D{0,40}?(\d{6,})\s*(?:bytes)?", re.IGNORECASE)
 
 
 @jax.jit
@@ -55,16 +53,15 @@ def enough_memory(config: Config) -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        text = str(error)
+        text = " ".join(str(error).split())
         if isinstance(error, jax.errors.JaxRuntimeError) and not re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", text):
             raise
-        found = _ALLOCATION.search(text)
-        asked = f", {int(found[1]) / 2**30:.1f} GiB asked for at once" if found else ""
         parts = min(2 * config.train.accumulate, config.train.batch_size)
         raise UserError(
-            f"out of memory with train.batch_size = {config.train.batch_size} at {config.data.image_size} px in "
-            f"{config.train.accumulate} part{'s' * (config.train.accumulate > 1)}{asked}: compute it in more parts, "
-            f"--train.accumulate {parts}, or set data.resident = false, a smaller train.batch_size or data.image_size"
+            f"out of memory ({bounded(text, 200) or 'the host has no more'}) with train.batch_size = "
+            f"{config.train.batch_size} at {config.data.image_size} px in {config.train.accumulate} "
+            f"part{'s' * (config.train.accumulate > 1)}: compute it in more parts, --train.accumulate {parts}, or set "
+            "data.resident = false, a smaller train.batch_size or data.image_size"
         ) from error
 
 

@@ -28,7 +28,7 @@ from jaxfood.training.after_epoch import AfterEpoch
 from jaxfood.training.failures import all_finite, check_there, not_finite
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch
-from jaxfood.training.metrics import Sums, epoch_record, read_means, zero_sums
+from jaxfood.training.metrics import Sums, epoch_record, finite_or_none, read_means, zero_sums
 from jaxfood.training.saved import restore_state, save_state
 from jaxfood.training.state import TrainState
 from jaxfood.training.step import add_augmented_update, add_evaluation, add_update
@@ -153,7 +153,7 @@ class Training:
                 self.state, more = after_epoch(self.state, record, self.logbook.line)
             record |= more
         progress = self.progress.after_epoch(epoch + 1, valid["accuracy"])
-        self.progress = dataclasses.replace(progress, record=record)
+        self.progress = dataclasses.replace(progress, record=finite_or_none(record))
         self.logbook.epoch(record, self.config.train.epochs, best=progress.stale == 0)
         self.sums = self._zero_sums(updates=True)
         self._save(accuracy=valid["accuracy"], when_safe=partial(self.logbook.metrics, record))
