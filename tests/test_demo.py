@@ -139,7 +139,7 @@ def test_a_cache_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypat
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "is_dir", refuse)
-    with pytest.raises(UserError, match=r"^cannot write to the cache folder .*\(Permission denied\): mend"):
+    with pytest.raises(UserError, match=r"^cannot write to the cache folder .*\(no permission\): mend"):
         demo_root(tmp_path)
 
 
