@@ -298,6 +298,14 @@ def test_exif_orientation(orientation, format_):
     np.testing.assert_array_equal(decode_bytes(content, SIZE, exif_orientation=True), expected)
 
 
+def test_exif_data_behind_the_pixels_count():
+    content = turned(8, "PNG")
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    behind = content[:start] + content[end:-12] + content[start:end] + content[-12:]  # the last chunk has 12 bytes
+    assert decode.decode(behind, SIZE).orientation == 8
+
+
 @pytest.mark.parametrize("exif_orientation", [False, True])
 def test_tiffs_are_upright_already(exif_orientation):
     """Pillow turns them when it loads them."""

@@ -232,10 +232,10 @@ def test_only_paths_that_can_be_used_are_taken(
 
 
 def test_a_failing_disk_is_no_broken_picture(tiny_food: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path) -> bytes:
+    def fail(path: str, flags: int) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(decode, "read_bytes", fail)
+    monkeypatch.setattr(decode, "_open_at_once", fail)
     with pytest.raises(UserError, match=r"^cannot read .*/train/0_0\.jpg \(Input/output error\)"):
         prepare_food11(tiny_food, tmp_path)
 
