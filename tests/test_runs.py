@@ -184,8 +184,11 @@ def test_more_epochs_of_a_cosine_are_said_when_it_goes_on(
     assert "train.epochs 1 -> 2: the schedule warmup_cosine spans the whole run" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("gone", "named"), [("", r"run was moved or removed"), ("checkpoints", r"run/checkpoints was moved or removed")]
+)
 def test_a_run_moved_away_while_it_is_trained(
-    one_epoch: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gone: str, named: str, one_epoch: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Orbax would make its folders anew: half a run at the old place, exit 0."""
     from jaxfood.training.loop import Training
@@ -194,13 +197,13 @@ def test_a_run_moved_away_while_it_is_trained(
     evaluate = Training._evaluate
 
     def move(self: Training) -> dict[str, float]:
-        shutil.move(workdir, tmp_path / "moved")
+        shutil.move(workdir / gone, tmp_path / "moved")
         return evaluate(self)
 
     monkeypatch.setattr(Training, "_evaluate", move)
-    with pytest.raises(UserError, match="was moved or removed while it was trained"):
+    with pytest.raises(UserError, match=named):
         train_and_evaluate(one_epoch, workdir)
-    assert not workdir.exists()
+    assert not (workdir / gone).exists()
 
 
 def test_settings_edited_by_hand_are_refused(one_epoch: Config, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from jaxfood.config.sections import Config
 from jaxfood.errors import UserError, bounded
-from jaxfood.places import is_file
-from jaxfood.runs.directory import CONFIG
+from jaxfood.files import is_remote
+from jaxfood.places import is_file, is_folder
+from jaxfood.runs.directory import CHECKPOINTS, CONFIG
 
 
 @jax.jit
@@ -75,4 +76,9 @@ def check_there(workdir: Path) -> None:
         raise UserError(
             f"{workdir} was moved or removed while it was trained, and nothing more is written: go on where it is now "
             "with --workdir and --resume"
+        )
+    if not is_remote(workdir) and not is_folder(workdir / CHECKPOINTS):
+        raise UserError(
+            f"{workdir / CHECKPOINTS} was moved or removed while the run was trained, and nothing more is written: put "
+            "it back, then go on with --resume"
         )
