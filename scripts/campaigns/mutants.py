@@ -70,7 +70,10 @@ def main() -> None:
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "project"
-        shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "*.pyc"))
+        for name in ("jaxfood", "configs", "scripts", "tests"):
+            shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "NOTES.md"):
+            shutil.copy(ROOT / name, place)
         for name in sorted({name for name, _ in sample}):
             if survives(place, name, (ROOT / name).read_text(encoding="utf-8")) != "survived":
                 sys.exit(f"the tests of {name} fail without any change: {', '.join(TESTS[name])}")
@@ -140,6 +143,8 @@ def survives(place: Path, name: str, text: str) -> str:
         return "caught: it never ends"
     finally:
         (place / name).write_text(original, encoding="utf-8")
+    if text == original and ended.returncode:
+        print(ended.stdout.decode(errors="replace")[-3000:])
     return "survived" if ended.returncode == 0 else "caught"
 
 
