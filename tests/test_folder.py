@@ -145,8 +145,26 @@ def test_names_in_two_encodings_of_unicode(tmp_path):
     train = index_pictures(make_tree(tmp_path / "train", f"{composed}/a.jpg", "Egg/a.jpg"))
     valid = index_pictures(make_tree(tmp_path / "valid", f"{apart}/a.jpg"), train.classes)
     assert valid.labels.tolist() == [train.classes.index(composed)]
-    with pytest.raises(UserError, match="NFC and NFD"):
-        index_pictures(make_tree(tmp_path / "both", f"{composed}/a.jpg", f"{apart}/a.jpg"))
+    with pytest.raises(UserError, match=f"both called {composed}, in two encodings .Unicode NFC and NFD"):
+        index_pictures(make_tree(tmp_path / "both", "Bread/a.jpg", f"{composed}/a.jpg", f"{apart}/a.jpg"))
+
+
+def test_linked_pictures_count_where_they_are_linked(tmp_path):
+    make_tree(tmp_path, "store/1.jpg", "store/2.jpg", "train/Bread/x.jpg", "train/Soup/x.jpg")
+    (tmp_path / "train/Bread/y.jpg").symlink_to("../../store/1.jpg")
+    (tmp_path / "train/Soup/z.jpg").symlink_to("../../store/2.jpg")
+    index = index_pictures(tmp_path / "train")
+    assert names_and_labels(index) == [("Bread/x.jpg", 0), ("Bread/y.jpg", 0), ("Soup/x.jpg", 1), ("Soup/z.jpg", 1)]
+    assert index.passed_over == {}
+
+
+def test_a_list_may_name_pictures_above_it(tmp_path):
+    make_tree(tmp_path, "food/0_1.jpg", "food/1_1.jpg")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/mine.txt").write_text("../food/1_1.jpg\n../food/0_1.jpg\n")
+    index = index_pictures(tmp_path / "lists/mine.txt")
+    assert index.paths == (tmp_path / "food/1_1.jpg", tmp_path / "food/0_1.jpg")
+    assert index.labels.tolist() == [1, 0]
 
 
 def test_named_folders_are_classes_in_sorted_order(tmp_path):
