@@ -284,6 +284,15 @@ def test_damaged_metrics_hinder_only_the_choice_of_the_best(run: Path, state: Tr
         assert kept(checkpoints) == [10, 15, 20]
 
 
+def test_metrics_under_another_name_are_no_crash(run: Path) -> None:
+    """One flipped bit in a checkpoint without checksums: the file is JSON still."""
+    file = run / "checkpoints/15/metrics/metrics"
+    file.write_text(file.read_text().replace("valid_accuracy", "valid_accuraqy"))
+    without_manifests(run)
+    message = message_of(run, lambda checkpoints: checkpoints.find("best"))
+    assert message.startswith(f"checkpoint 15 of {run} cannot be read (metrics: no 'valid_accuracy'")
+
+
 def test_a_damaged_manifest(run: Path, state: TrainState) -> None:
     file = run / "checkpoints/15" / MANIFEST
     for place in (0.0, 0.3, 0.99):

@@ -181,7 +181,7 @@ class Checkpoints:
         if which == "last":
             return steps[-1]
         if which == "best":
-            return max(steps, key=lambda step: rank(self._read_metrics(step)))
+            return max(steps, key=self._rank)
         if str(which).isdecimal() and int(which) in steps:
             return int(which)
         raise UserError(
@@ -214,9 +214,9 @@ class Checkpoints:
                 self._check_shapes(step, item, target)
             return self._manager.restore(step, args=ocp.args.Composite(**args))
 
-    def _read_metrics(self, step: int) -> dict[str, float]:
+    def _rank(self, step: int) -> tuple[float, float]:
         with self._read(step, [METRICS]):
-            return read_metrics(self._folder / str(step))
+            return rank(read_metrics(self._folder / str(step)))
 
     def _check_shapes(self, step: int, item: str, target: Any) -> None:
         """Compare before Orbax does, whose error comes among tracebacks of its event loop."""

@@ -11,6 +11,7 @@ import argparse
 import io
 import multiprocessing
 import platform
+import re
 import resource
 import struct
 import sys
@@ -363,7 +364,7 @@ def decode_one(path: str, compare: bool) -> tuple[str, str]:
         found = decode.decode_file(path, SIZE)
     except decode.DecodingError as error:
         reason = str(error)
-        is_line = reason and "\n" not in reason and len(reason) < 250 and "0x" not in reason
+        is_line = reason and "\n" not in reason and len(reason) < 250 and not re.search("0x[0-9a-f]{6}", reason)
         return ("refused in one line" if is_line else "tracebacks"), reason
     except BaseException as error:  # noqa: BLE001  # the campaign is there to find them
         return "tracebacks", f"{type(error).__name__}: {error}"

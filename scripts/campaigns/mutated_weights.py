@@ -319,10 +319,10 @@ def read_one(path: Path) -> tuple[str, str]:
     try:
         tree = reference(path)
     except pickle.UnpicklingError:  # PyTorch refuses what is not read here either, classes of other names
-        tree = make_content()
+        tree = make_content()  # of which the file may have other names: these cannot be compared
     theirs = dict(flat(tree))
     for name, array in to_state_dict(variables).items():
-        if name in found.names and not same(array, theirs[found.names[name]]):
+        if found.names.get(name) in theirs and not same(array, theirs[found.names[name]]):
             return "wrong", f"{name} is not PyTorch's {found.names[name]}"
     try:
         optimizer = training_checkpoint.read(path).optimizer
