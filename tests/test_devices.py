@@ -73,7 +73,7 @@ def on_one_device(request: pytest.FixtureRequest, food: Pictures) -> Any:
         yield *train(configured(), food, devices=1), 1e-10 if double else 1e-5
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [pytest.param("jit", marks=pytest.mark.slow), "pmap"])
 def test_eight_devices_are_as_one(form: str, on_one_device: Any, food: Pictures) -> None:
     losses, variables, tolerance = on_one_device
     found_losses, found_variables = train(configured(*FORMS[form]), food, devices=8)
@@ -106,6 +106,7 @@ def test_without_synchronised_batch_norm_each_device_normalises_its_own_share(fo
         jax.tree.map(compare, new_state.variables, {"params": params, "batch_stats": batch_stats})
 
 
+@pytest.mark.slow
 def test_another_devices_running_statistics_that_are_not_finite_do_not_reach_the_first(food: Pictures) -> None:
     """Its gradient does, as it should: the loss is not finite, and training stops; what is saved stays whole."""
     config = configured("model.sync_batch_norm=false")

@@ -198,6 +198,7 @@ def test_the_run_below_the_saddle_may_be_in_a_bucket(
     assert [(os.fspath(workdir), is_remote(workdir)) for workdir in begun] == [("gs://b/new", True)]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_is_refused(config: Config, tiny_food: Path, tmp_path: Path) -> None:
     variables = init_variables(config)
     variables["params"]["head"]["bias"] = jnp.full(3, jnp.nan)

@@ -141,6 +141,7 @@ def test_products_are_the_whole_hessians(variables: dict[str, Any], train: bool)
     assert point.loss == pytest.approx(float(value), rel=1e-14)
 
 
+@pytest.mark.slow
 def test_the_size_of_the_batches_changes_nothing(variables: dict[str, Any]) -> None:
     """3 does not divide 10: the last batch is padded."""
     params = variables["params"]
@@ -304,6 +305,7 @@ def test_the_expansion_of_a_quadratic_is_the_quadratic() -> None:
     assert np.ptp(comparison.losses) > 1
 
 
+@pytest.mark.slow
 def test_the_expansions_error_is_of_third_order(variables: dict[str, Any]) -> None:
     point = Point(network(variables), variables["params"])
     direction = 1e-3 * np.random.default_rng(0).normal(size=point.size)

@@ -208,6 +208,7 @@ def test_directions_come_from_the_seed() -> None:
     assert np.any(first != other)
 
 
+@pytest.mark.slow
 def test_slices_do_not_see_the_scale_that_batch_norm_takes_out() -> None:
     """A convolution ten times as large computes the same; so does every point of its slice."""
     rng = np.random.default_rng(0)

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("lesson")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[pytest.param("whole", marks=pytest.mark.slow)])  # eight seconds for all tests
 def numbers(folder: Path) -> dict[str, Any]:
     pytest.importorskip("matplotlib", reason="lessons draw with it")
     return run_lesson("cross-entropy", folder)

@@ -119,6 +119,7 @@ def test_several_runs_answer_by_the_mean_of_their_probabilities(make_run, run: P
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"train": {"accumulate": 2}}, {"data": {"resident": False}}, {"train": {"parallel": "pmap"}}]
 )
@@ -204,6 +205,7 @@ def test_runs_of_other_classes_do_not_answer_together(make_run, tiny_food: Path)
     predict_probabilities(runs[::2], tiny_food / "test", progress=False)
 
 
+@pytest.mark.slow
 def test_a_cache_folder_of_another_machine_is_not_needed(make_run, tiny_food: Path, tmp_path: Path) -> None:
     run = make_run()
     config = load_config(run / "config.toml", ("data.cache_dir=/nowhere/on/this/machine",))

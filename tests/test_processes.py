@@ -238,6 +238,7 @@ def test_one_that_process_0_refuses_is_told(arguments: tuple[str, ...]) -> None:
     assert refused.splitlines()[-1].startswith("error: process 0 refused this one")
 
 
+@pytest.mark.slow
 def test_all_stop_at_one_step_that_none_has_passed() -> None:
     finished = run_steps("work", "signal", "signal")
     assert [status for status, _, _ in finished] == [0, 0, 0], finished

@@ -45,6 +45,7 @@ def test_logits(source: str) -> None:
     np.testing.assert_allclose(logits, STORED[source]["logits"], rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_backward(source: str) -> None:
     ours, stored = parity.compare_backward(parity, source), STORED[source]["backward"]
     assert ours.loss == pytest.approx(stored["loss"], rel=1e-10, abs=0)
@@ -52,7 +53,8 @@ def test_backward(source: str) -> None:
     assert_close(ours.statistics, stored["statistics"], rtol=1e-10)
 
 
-@pytest.mark.parametrize("run", ["adam float64", pytest.param("sgd float64", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["adam float64", "sgd float64"])
 def test_training_in_float64(source: str, run: str) -> None:
     ours, stored = parity.compare_run(parity, source, run), STORED[source][run]
     assert ours.losses == pytest.approx(stored["losses"], rel=1e-8, abs=0)

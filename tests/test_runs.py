@@ -173,6 +173,7 @@ def test_what_more_epochs_do_to_the_rate_is_said(tiny_config: Config) -> None:
     assert schedule_changes(constant, replace(constant, train=longer.train), step=6, total_steps=12) == []
 
 
+@pytest.mark.slow
 def test_more_epochs_of_a_cosine_are_said_when_it_goes_on(
     one_epoch: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +185,7 @@ def test_more_epochs_of_a_cosine_are_said_when_it_goes_on(
     assert "train.epochs 1 -> 2: the schedule warmup_cosine spans the whole run" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gone", "named"), [("", r"run was moved or removed"), ("checkpoints", r"run/checkpoints was moved or removed")]
 )
@@ -206,6 +208,7 @@ def test_a_run_moved_away_while_it_is_trained(
     assert not (workdir / gone).exists()
 
 
+@pytest.mark.slow
 def test_settings_edited_by_hand_are_refused(one_epoch: Config, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     train_and_evaluate(one_epoch, workdir)
@@ -243,6 +246,7 @@ def test_one_process_opens_no_socket(tiny_food: Path, tmp_path: Path) -> None:
     assert "SOCKET" not in ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", sorted((Path(__file__).parent / "references").glob("kept_run_*.tar.gz")), ids=str)
 def test_runs_of_earlier_formats_are_read(kept: Path, tmp_path: Path) -> None:
     """Loaded, answering as they did when they were made, and trained on, where their pictures lie now."""

@@ -79,6 +79,7 @@ def test_parameters_are_the_classifiers():
         assert sum(layer.parameters for layer in layers(1, size)) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["forward", "update"])
 def test_flops_are_those_that_xla_counts(which):
     work = plain_loss if which == "forward" else jax.grad(plain_loss)
