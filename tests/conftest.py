@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before JAX is imported: it reads these when it starts.
@@ -89,3 +89,19 @@ def tiny_config(tiny_food: Path) -> Config:
             "logging.progress=false",
         ),
     )
+
+
+@pytest.fixture
+def food(tmp_path: Path) -> Callable[..., Path]:
+    """Makes small pictures at paths below a root, each of a grey of its own."""
+
+    def make(*names: str) -> Path:
+        root = tmp_path / "food"
+        for name in names:
+            grey = 1 + sum(1 for _ in root.rglob("*.png"))
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (grey, grey, grey)).save(path)
+        return root
+
+    return make

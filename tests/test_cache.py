@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from jaxfood.data import cache, decode
-from jaxfood.data.cache import CachedPictures, load_pictures
+from jaxfood.data.cache import load_pictures
 from jaxfood.data.cache_folder import cache_folder, default_cache_dir, is_abandoned
+from jaxfood.data.cached_pictures import CachedPictures
 from jaxfood.data.decode import DecodedFile, decode_file_or_reason, decode_picture
 from jaxfood.data.index import PictureIndex, index_pictures
 from jaxfood.data.pictures import Pictures
@@ -532,7 +533,8 @@ def test_processes_that_change_the_files_under_each_other(tmp_path):
     folder = save_pictures(tmp_path / "train", 20)
     program = (
         "import os, sys\n"
-        "from jaxfood.data.cache import CachedPictures, load_pictures\n"
+        "from jaxfood.data.cache import load_pictures\n"
+        "from jaxfood.data.cached_pictures import CachedPictures\n"
         "from jaxfood.data.index import index_pictures\n"
         "for turn in range(40):\n"
         "    if sys.argv[3] == 'change':\n"

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from jaxfood import processes
 from jaxfood.config.sections import DataConfig
@@ -14,22 +13,6 @@ from jaxfood.data.splits import Splits, load_splits
 from jaxfood.errors import UserError
 
 Food = Callable[..., Path]
-
-
-@pytest.fixture
-def food(tmp_path: Path) -> Food:
-    """Makes small pictures at paths below a root, each of a grey of its own."""
-
-    def make(*names: str) -> Path:
-        root = tmp_path / "food"
-        for name in names:
-            grey = 1 + sum(1 for _ in root.rglob("*.png"))
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (8, 8), (grey, grey, grey)).save(path)
-        return root
-
-    return make
 
 
 def load(root: Path, num_classes: int = 3, seed: int = 0, **data: object) -> Splits:

@@ -20,7 +20,7 @@ from jaxfood.config import Config
 from jaxfood.config.sections import DataConfig, DeviceConfig
 from jaxfood.data import batches
 from jaxfood.data.batches import ResidentBatches, StreamedBatches, epoch_order, make_batches
-from jaxfood.data.cache import CachedPictures
+from jaxfood.data.cached_pictures import CachedPictures
 from jaxfood.data.pictures import Pictures, StoredPictures
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.data.threads import map_in_threads

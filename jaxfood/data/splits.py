@@ -12,8 +12,9 @@ import numpy as np
 from jaxfood import processes
 from jaxfood.config.sections import MAX_CLASSES, Config, DataConfig
 from jaxfood.data import tfds
-from jaxfood.data.cache import CachedPictures, UnreadableError, load_pictures
+from jaxfood.data.cache import UnreadableError, load_pictures
 from jaxfood.data.cache_folder import cache_folder, fingerprint
+from jaxfood.data.cached_pictures import CachedPictures
 from jaxfood.data.demo import demo_root
 from jaxfood.data.index import PictureIndex, Positions, check_labels, counted, index_pictures
 from jaxfood.data.pictures import Pictures, StoredPictures, list_unreadable

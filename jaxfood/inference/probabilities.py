@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from jaxfood.config.sections import Config, DeviceConfig
 from jaxfood.data.batches import make_batches
-from jaxfood.data.cache import CachedPictures, load_pictures
+from jaxfood.data.cache import load_pictures
 from jaxfood.data.cache_folder import cache_dir_of_run
+from jaxfood.data.cached_pictures import CachedPictures
 from jaxfood.data.index import PictureIndex, index_pictures
 from jaxfood.data.pictures import Pictures
 from jaxfood.devices import compile_step, make_mesh, on_every_device, takes_rows_by_device
