@@ -4,8 +4,13 @@ The public names; each is imported when it is first used, so that `import jaxfoo
 """
 
 import sys
+from itertools import pairwise
 
-if sys.argv[:1] == ["-m"]:  # Python is finding a command of this package: Ctrl-C shall be one line from here on
+# Python is finding a command of this package, and of no other: Ctrl-C shall be one line from here on.
+if sys.argv[:1] == ["-m"] and any(
+    flag[:1] == "-" and flag[-1:] == "m" and module.partition(".")[0] == "jaxfood"
+    for flag, module in pairwise(sys.orig_argv)
+):
     from jaxfood import terminal
 
     terminal.catch_interrupts()

@@ -101,7 +101,8 @@ def test_a_signal_after_the_last_word_changes_nothing(
 def test_before_the_work_a_signal_is_heard_from_the_packages_first_line_on(tmp_path: Path) -> None:
     program = f"""
         import signal, sys
-        sys.argv = ["-m"]  # as Python has it while it imports the package of `python -m jaxfood.train`
+        # As Python has them while it imports the package of `python -m jaxfood.train`.
+        sys.argv, sys.orig_argv = ["-m"], ["python", "-m", "jaxfood.train"]
         sys.path.insert(0, {str(Path(cli.__file__).parents[1])!r})
         import jaxfood
         try:
@@ -176,3 +177,22 @@ def test_every_text_can_be_shown_in_every_encoding(encoding: str, tmp_path: Path
     assert done.stdout.decode(encoding) == rf"{food}\udce4" + "\n" + rf"{food}\xe4\x1b[31m\x0a" + "\n"
     assert done.stderr.decode(encoding) == rf"error: {food}\xe4\x1b\x0a" + "\n"
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize(("package", "is_default"), [("mine", True), ("jaxfood", False)])
+def test_signals_of_another_program_are_left_alone(package: str, is_default: bool, tmp_path: Path) -> None:
+    """It imports jaxfood as its first thing, while Python looks for its own command."""
+    tell = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/__init__.py").write_text("import jaxfood")
+    (tmp_path / "mine/told.py").write_text(tell)
+    command = [sys.executable, "-m", "mine.told"]
+    if package == "jaxfood":  # a command of ours, with the same question in place of its work
+        (tmp_path / "sitecustomize.py").write_text(
+            f"import atexit\natexit.register(lambda: exec({tell!r}))\n", encoding="utf-8"
+        )
+        command = [sys.executable, "-m", "jaxfood.predict", "--help"]
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-1] == str(is_default)
