@@ -158,6 +158,7 @@ def test_the_size_of_the_batches_changes_nothing(variables: dict[str, Any]) -> N
             assert_close(actual, expected, 1e-12)
 
 
+@pytest.mark.slow
 def test_each_function_is_compiled_once(variables: dict[str, Any]) -> None:
     traces = []
 

@@ -13,7 +13,7 @@ from jaxfood.data.records import PictureRecord
 from jaxfood.errors import UserError
 from jaxfood.model.networks import init_variables
 from jaxfood.runs.directory import read_classes
-from jaxfood.runs.pictures import most_frequent_label, read_pictures, write_pictures
+from jaxfood.runs.pictures import check_pictures, most_frequent_label, read_pictures, write_pictures
 from jaxfood.train import train_and_evaluate
 from jaxfood.training.saved import begin_from
 
@@ -112,6 +112,7 @@ def test_other_pictures_are_refused_by_name(
     assert (workdir / "config.toml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_weights_from_elsewhere_take_the_names_of_the_folders(trained: Callable, tmp_path: Path) -> None:
     _, config, _ = trained(tmp_path)
     config = replace(config, model=replace(config.model, num_classes=3), train=replace(config.train, epochs=1))
@@ -121,6 +122,16 @@ def test_weights_from_elsewhere_take_the_names_of_the_folders(trained: Callable,
     train_and_evaluate(config, tmp_path / "new", resume=True)
     assert read_classes(tmp_path / "new") == ("Bread", "Egg", "Soup")
     assert len(read_pictures(tmp_path / "new")) == 30
+
+
+def test_numbers_fit_the_names_that_a_run_has(trained: Callable, tmp_path: Path) -> None:
+    """As of a data folder that has lost its classes.txt: what the labels stand for is the run's to know."""
+    workdir, _, _ = trained(tmp_path)
+    records = read_pictures(workdir)
+    assert check_pictures(workdir, ("Bread", "Egg", "Soup"), records, ("0", "1", "2"))
+    assert check_pictures(workdir, ("0", "1", "2"), records, ("Bread", "Egg", "Soup"))
+    with pytest.raises(UserError, match="4 classes, were 3"):
+        check_pictures(workdir, ("Bread", "Egg", "Soup"), records, ("0", "1", "2", "3"))
 
 
 def test_names_of_any_kind_come_back(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_measurements(tiny_food):
     assert 0 < chip.flops < math.inf
     assert 0 < chip.memory < math.inf
     assert measured > 0
-    config = load_config(overrides=("data.image_size=32",))
+    config = load_config(overrides=("data.image_size=32", "model.num_classes=3"))
     scale, error = measure_noise(
         index_pictures(tiny_food / "train"), config, init_variables(config), batches=5, batch_size=4
     )

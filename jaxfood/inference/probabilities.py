@@ -26,6 +26,7 @@ from jaxfood.files import to_path
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.networks import predict_logits
 from jaxfood.runs.directory import load_run, read_classes
+from jaxfood.runs.pictures import are_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +121,7 @@ def common_classes(runs: Sequence[str | Path]) -> tuple[str, ...]:
         UserError: a run has other classes than another.
     """
     named = {str(run): read_classes(to_path(run)) for run in runs}
-    numbers = tuple(map(str, range(max(map(len, named.values())))))
-    first = next((run for run, classes in named.items() if classes != numbers[: len(classes)]), str(runs[0]))
+    first = next((run for run, classes in named.items() if not are_numbers(classes)), str(runs[0]))
     for run, classes in named.items():
         if len(classes) != len(named[first]):
             raise UserError(
@@ -130,7 +130,7 @@ def common_classes(runs: Sequence[str | Path]) -> tuple[str, ...]:
             )
         pairs = enumerate(zip(named[first], classes, strict=True))
         differing = [f"{label} is {a} and {b}" for label, (a, b) in pairs if a != b]
-        if differing and classes != numbers:
+        if differing and not are_numbers(classes):
             raise UserError(
                 f"{first} and {run} differ in their classes ({first_few(differing)}): give runs of the same classes"
             )

@@ -59,10 +59,10 @@ def check_pictures(workdir: Path, classes: Sequence[str], now: Records, classes_
         UserError: they are others; what differs is named.
     """
     before = read_pictures(workdir)
-    if before is None and list(classes) == [str(label) for label in range(len(classes_now))]:
-        classes = classes_now  # of weights from elsewhere, whose classes are numbers until now
-    pairs = enumerate(zip(classes, classes_now, strict=False))
-    changed = [f"class {label} is {b}, was {a}" for label, (a, b) in pairs if a != b]
+    changed = []
+    if not are_numbers(classes) and not are_numbers(classes_now):  # numbers fit any names
+        pairs = enumerate(zip(classes, classes_now, strict=False))
+        changed = [f"class {label} is {b}, was {a}" for label, (a, b) in pairs if a != b]
     if len(classes) != len(classes_now):
         changed.append(f"{len(classes_now)} classes, were {len(classes)}")
     found = ([first_few(changed)] if changed else []) + (differences(before, now) if before is not None else [])
@@ -72,6 +72,11 @@ def check_pictures(workdir: Path, classes: Sequence[str], now: Records, classes_
             "were, or begin a new run"
         )
     return before is not None
+
+
+def are_numbers(classes: Sequence[str]) -> bool:
+    """Whether classes have no names: those of a run of PyTorch weights, or of labels in file names."""
+    return list(classes) == [str(label) for label in range(len(classes))]
 
 
 def most_frequent_label(workdir: Path) -> int | None:

@@ -20,7 +20,7 @@ from jaxfood.optim.losses import make_loss
 from jaxfood.runs import directory as run
 from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.lock import hold
-from jaxfood.runs.pictures import check_pictures, write_pictures
+from jaxfood.runs.pictures import are_numbers, check_pictures, write_pictures
 from jaxfood.runs.resume import check_resumable, schedule_changes
 from jaxfood.training.after_epoch import MakeAfterEpoch
 from jaxfood.training.failures import enough_memory
@@ -101,7 +101,8 @@ def _begin(workdir: Path, config: Config, splits: Splits, *, overwrite: bool) ->
 
 def _go_on(workdir: Path, config: Config, splits: Splits) -> None:
     with run.writing(workdir):
-        run.write_classes(workdir, splits.classes)
+        if not are_numbers(splits.classes):  # names that the run has already stay
+            run.write_classes(workdir, splits.classes)
         write_pictures(workdir, splits.records)
         run.write_config(workdir, config)
 
