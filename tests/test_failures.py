@@ -53,6 +53,7 @@ def test_a_validation_loss_that_is_no_number_is_no_best(
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 1
 
 
+@pytest.mark.slow
 def test_no_checkpoint_holds_what_is_not_finite(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

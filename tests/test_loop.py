@@ -237,6 +237,7 @@ def test_metrics_of_a_safe_checkpoint_are_not_lost(
     assert_same_run(workdir, whole)
 
 
+@pytest.mark.slow
 def test_metrics_of_the_last_epoch_are_not_lost(
     finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

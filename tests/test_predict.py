@@ -195,6 +195,7 @@ def test_what_cannot_be_read_gets_the_most_frequent_class_and_is_said(
         predict_probabilities([run], folder, progress=False)
 
 
+@pytest.mark.slow
 def test_runs_of_other_classes_do_not_answer_together(make_run, tiny_food: Path) -> None:
     """Their numbers are the same; what they call by them is not."""
     runs = [make_run(), make_run(), make_run()]

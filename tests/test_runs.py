@@ -128,6 +128,7 @@ def test_a_directory_of_something_else_stays(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
 
 
+@pytest.mark.slow
 def test_a_format_of_the_future_is_refused(one_epoch: Config, tmp_path: Path) -> None:
     train_and_evaluate(one_epoch, tmp_path / "run")
     told = tmp_path / "run" / "run.json"
