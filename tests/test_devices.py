@@ -73,7 +73,8 @@ def on_one_device(request: pytest.FixtureRequest, food: Pictures) -> Any:
         yield *train(configured(), food, devices=1), 1e-10 if double else 1e-5
 
 
-@pytest.mark.parametrize("form", [pytest.param("jit", marks=pytest.mark.slow), "pmap"])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
 def test_eight_devices_are_as_one(form: str, on_one_device: Any, food: Pictures) -> None:
     losses, variables, tolerance = on_one_device
     found_losses, found_variables = train(configured(*FORMS[form]), food, devices=8)

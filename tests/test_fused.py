@@ -87,6 +87,7 @@ def test_values_moments_and_all_gradients(batch: int, features_in: int) -> None:
     assert_close(actual, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("features_in", [pytest.param(3, marks=pytest.mark.slow), 6])
 def test_second_derivatives_forward_over_reverse_and_reverse_over_reverse(features_in: int) -> None:

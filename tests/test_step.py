@@ -149,6 +149,7 @@ def test_every_loss_trains(
 # Padding and uint8.
 
 
+@pytest.mark.slow
 def test_padding_and_division_by_255_change_nothing(
     config: Config, variables: dict[str, Any], floats: np.ndarray, stepped: tuple[TrainState, dict]
 ) -> None:

@@ -472,6 +472,7 @@ def run(tiny_food: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["last.safetensors", "last.h5"])
 def test_an_optimizer_needs_pytorchs_formats(name: str, run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"{name}: holds no optimizer: give one of \.ckpt, \.pt, \.pth, or leave out"):
