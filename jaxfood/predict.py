@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.Parser("predict", DESCRIPTION)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=cli.path, help="work directory of a training")
     parser.add_argument(
-        "--images", metavar="DIR", required=True, help="a folder of pictures, one picture, or a .txt list"
+        "--images", metavar="DIR", required=True, help="a folder of pictures, one picture, or a list (.txt, .csv, .tsv)"
     )
     parser.add_argument(
         "--out", metavar="FILE", type=cli.path, default=Path("submission.csv"), help="default: submission.csv"

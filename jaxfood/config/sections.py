@@ -35,7 +35,8 @@ class DataConfig(Section):
     root: str = setting("", "the folder that holds the split folders; tfds: its data_dir, empty for TFDS's own")
     train: str = setting(
         "train",
-        "training pictures: a folder (or .txt list) under root, several joined by +; tfds: a split such as train[:90%]",
+        "training pictures: a folder or a list (.txt, .csv, .tsv) under root, several joined by +; tfds: a split such "
+        "as train[:90%]",
     )
     valid: str = setting("valid", "validation pictures, named as those of data.train")
     class_order: str = setting(
