@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from pathlib import Path
 
@@ -232,10 +231,12 @@ def test_pillows_own_limit_is_left_as_it_was(monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
-def test_large_pictures_are_not_decoded_all_at_once(monkeypatch):
+@pytest.mark.parametrize(("total", "free", "expected"), [(2, 0, 2), (0.5, 0, 1), (1, 1, 8)])
+def test_large_pictures_are_not_decoded_all_at_once(monkeypatch, total, free, expected):
     """Of pictures that each need half of the budget, two at a time; of small ones, all."""
     inside, most = 0, 0
     lock = threading.Lock()
+    together = threading.Barrier(expected)  # lets `expected` at a time pass; fewer would wait in vain
     to_rgb = decode._to_rgb
 
     def watched(picture):
@@ -243,7 +244,7 @@ def test_large_pictures_are_not_decoded_all_at_once(monkeypatch):
         with lock:
             inside += 1
             most = max(most, inside)
-        time.sleep(0.02)
+        together.wait(60)
         try:
             return to_rgb(picture)
         finally:
@@ -251,13 +252,11 @@ def test_large_pictures_are_not_decoded_all_at_once(monkeypatch):
                 inside -= 1
 
     monkeypatch.setattr(decode, "_to_rgb", watched)
-    picture = jpeg(drawn())
     needed = 10 * 61 * 43
-    for total, free, expected in ((2 * needed, 0, 2), (needed // 2, 0, 1), (needed, needed, 8)):
-        monkeypatch.setattr(decode, "_decoding", Budget(total, free=free))
-        most = 0
-        list(map_in_threads(lambda _: decode_bytes(picture, SIZE), range(8), threads=8))
-        assert most == expected
+    monkeypatch.setattr(decode, "_decoding", Budget(int(total * needed), free=free * needed))
+    picture = jpeg(drawn())
+    list(map_in_threads(lambda _: decode_bytes(picture, SIZE), range(8), threads=8))
+    assert most == expected
 
 
 @pytest.mark.slow
