@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxfood.config import Config
-from jaxfood.config.sections import ModelConfig
+from jaxfood.config.model import Classifier
 from jaxfood.errors import UserError
 from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.faults import keep_quiet, mend_of, reason_of
@@ -112,7 +112,7 @@ def test_what_is_saved_is_what_stood_there_when_saving_began(tmp_path: Path) -> 
     """The step donates its state at once, while the checkpoint is still being written."""
     bump = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
     big = {"params": {"w": np.zeros((2048, 2048), np.float32)}, "batch_stats": {}}
-    config = Config(model=ModelConfig(num_classes=2))
+    config = Config(model=Classifier(num_classes=2))
     state = TrainState.create(config, big, total_steps=9)
     with Checkpoints(tmp_path) as checkpoints:
         save_state(checkpoints, state, zero_sums(updates=True), PROGRESS, accuracy=0.0)

@@ -11,6 +11,7 @@ import tomli_w
 
 from jaxfood.config.fields import Section, check, parse
 from jaxfood.config.loss import LOSSES
+from jaxfood.config.model import MODELS, ModelConfig
 from jaxfood.config.optimizer import OPTIMIZERS
 from jaxfood.config.schedule import SCHEDULES
 from jaxfood.config.sections import SECTIONS, Config
@@ -20,8 +21,16 @@ from jaxfood.files import is_remote, refuse_service, to_path
 from jaxfood.places import is_file
 
 # Sections of several variants, one of which `name` chooses, and the settings that outlive another choice.
-VARIANTS: dict[str, Mapping[str, type[Section]]] = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "loss": LOSSES}
-LASTING = {"optimizer": {"clip_norm"}}
+VARIANTS: dict[str, Mapping[str, type[Section]]] = {
+    "model": MODELS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "loss": LOSSES,
+}
+LASTING = {
+    "model": {field.name for field in dataclasses.fields(ModelConfig)},
+    "optimizer": {"clip_norm"},
+}
 
 # What other programs call a setting.
 _OTHER_NAMES = {
@@ -38,6 +47,8 @@ _OTHER_NAMES = {
     **dict.fromkeys(("data", "dataset", "data_dir", "datadir", "data_path", "dataset_dir", "path"), "data.root"),
     **dict.fromkeys(("size", "img_size", "imgsz", "resolution", "image"), "data.image_size"),
     **dict.fromkeys(("classes", "n_classes", "nclasses"), "model.num_classes"),
+    **dict.fromkeys(("model", "arch", "architecture", "network", "backbone"), "model.name"),
+    **dict.fromkeys(("drop", "drop_rate", "dropout_rate"), "model.dropout"),
     **dict.fromkeys(("smoothing", "labelsmoothing"), "loss.label_smoothing"),
     **dict.fromkeys(("criterion", "loss"), "loss.name"),
     **dict.fromkeys(("gpu", "device", "cuda", "accelerator"), "device.platform"),

@@ -12,13 +12,12 @@ from jaxfood.config.distributed import DistributedConfig
 from jaxfood.config.fields import Section, setting
 from jaxfood.config.landscape import LandscapeConfig
 from jaxfood.config.loss import CrossEntropy, LossConfig
+from jaxfood.config.model import Classifier, ModelConfig
 from jaxfood.config.optimizer import Adam, OptimizerConfig
 from jaxfood.config.schedule import Constant, ScheduleConfig
 from jaxfood.errors import UserError
 
 LAST_STEP = 2**31 - 1
-
-MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True)
@@ -66,26 +65,6 @@ class AugmentConfig(Section):
     flip: bool = setting(False, "mirror half of the pictures left to right (RandomHorizontalFlip)")
     crop: int = setting(
         0, "pad by so many mirrored pixels and cut the old size out at random (RandomCrop); 0: no", at_least=0, below=32
-    )
-
-
-@dataclass(frozen=True)
-class ModelConfig(Section):
-    """The classifier."""
-
-    section = "model"
-    num_classes: int = setting(
-        0,
-        "number of classes, labels run from 0 to one less; 0: as many as the training pictures have",
-        at_least=0,
-        at_most=MAX_CLASSES,
-        other_than=1,
-    )
-    dtype: str = setting(
-        "float32", "type to compute in; parameters and statistics stay float32", choices=("float32", "bfloat16")
-    )
-    sync_batch_norm: bool = setting(
-        True, "BatchNorm over the global batch; false: each device over its own share, as PyTorch's DDP"
     )
 
 
@@ -172,7 +151,7 @@ class Config:
 
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = Classifier()
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = Adam()
     schedule: ScheduleConfig = Constant()

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxfood import processes
-from jaxfood.config.sections import MAX_CLASSES, Config, DataConfig
+from jaxfood.config.model import MAX_CLASSES
+from jaxfood.config.sections import Config, DataConfig
 from jaxfood.data import tfds
 from jaxfood.data.cache import UnreadableError, load_pictures
 from jaxfood.data.cache_folder import cache_folder, fingerprint

@@ -23,7 +23,7 @@ from jaxfood.data.pictures import Pictures
 from jaxfood.devices import compile_step, make_mesh, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import to_path
-from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.network import Network
 from jaxfood.model.networks import predict_logits
 from jaxfood.runs.directory import load_run, read_classes
 from jaxfood.runs.pictures import are_numbers
@@ -138,7 +138,7 @@ def common_classes(runs: Sequence[str | Path]) -> tuple[str, ...]:
 
 
 def _probabilities(
-    model: FoodClassifier, variables: dict[str, Any], config: Config, pictures: Pictures, mesh: Mesh, progress: bool
+    model: Network, variables: dict[str, Any], config: Config, pictures: Pictures, mesh: Mesh, progress: bool
 ) -> np.ndarray:
     source = pictures if config.data.resident else CachedPictures([pictures])
     feed = make_batches(source, mesh, by_device=takes_rows_by_device(config))
@@ -154,7 +154,7 @@ def _probabilities(
     return np.asarray(jax.nn.softmax(np.concatenate(logits)))
 
 
-def _all_logits(model: FoodClassifier, variables: Any, batch: Any, axis_name: str | None = None) -> jax.Array:
+def _all_logits(model: Network, variables: Any, batch: Any, axis_name: str | None = None) -> jax.Array:
     """The whole batch's logits `[B, num_classes]`, on every device."""
     logits = predict_logits(model, variables, batch["image"])
     return logits if axis_name is None else lax.all_gather(logits, axis_name, tiled=True)

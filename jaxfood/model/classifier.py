@@ -8,8 +8,10 @@ from flax.typing import Dtype
 
 from jaxfood.model.fused.block import conv_norm_relu_pool
 from jaxfood.model.layers import BatchNorm, Conv, max_pool, torch_uniform
+from jaxfood.model.network import Network
 
-FEATURES = (64, 128, 256, 512, 512)
+WIDTH = 64  # the notes'
+FEATURES = (64, 128, 256, 512, 512)  # of the blocks at that width
 HIDDEN = (1024, 512)
 
 
@@ -59,50 +61,39 @@ class ConvBlock(nn.Module):
         return x
 
 
-class FoodClassifier(nn.Module):
+class FoodClassifier(Network):
     """The notes' `Classifier`: five blocks of convolution and pooling, three fully connected layers.
 
     Equal to the PyTorch module for equal weights (`jaxfood.from_torch`); starts from PyTorch's default distributions.
 
     Attributes:
-        num_classes: number of classes.
-        dtype: type to compute in; None is that of images and parameters together (float32, or float64 under
-            `jax.enable_x64` with float64 parameters). Statistics and logits are at least float32.
-        axis_name: mapped axis (of `jax.pmap`, or `jax.shard_map` with `check_vma=False`) over which the batch is split;
-            BatchNorm then takes the whole batch's statistics (PyTorch's `SyncBatchNorm`). None: those of the batch that
-            it sees.
-        fused: blocks as one operation, see `ConvBlock`.
+        width: channels of the first block; all others in proportion.
     """
 
-    num_classes: int = 11
-    dtype: Dtype | None = None
-    axis_name: str | None = None
-    fused: bool = True
+    width: int = WIDTH
 
     @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        """Logits `[B, num_classes]` of images `[B, H, W, 3]` in [0, 1], H and W divisible by 32.
-
-        With `train=True` BatchNorm takes the batch's statistics and `batch_stats` must be mutable. `mask` `[B]` is 1
-        for pictures and 0 for padding.
-
-        Raises:
-            TypeError: the images are integers.
-            ValueError: the images have another shape.
-        """
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise TypeError(f"images are {images.dtype}: give floating-point values in [0, 1] (divide uint8 by 255)")
-        if images.ndim != 4 or images.shape[3] != 3 or images.shape[1] % 32 or images.shape[2] % 32:
-            raise ValueError(f"images have shape {images.shape}: give [B, H, W, 3] with H and W divisible by 32")
-        x = images
-        for i, features in enumerate(FEATURES, start=1):
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        mask: jax.Array | None = None,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
+        x = self.prepared(images)
+        for i, features in enumerate(map(self._scaled, FEATURES), start=1):
             block = ConvBlock(x.shape[-1], features, self.dtype, self.axis_name, self.fused, name=f"block{i}")
             x = block(x, train=train, mask=mask)
         x = x.reshape(x.shape[0], -1)  # height, width, channel: PyTorch flattens channel, height, width
-        for i, features in enumerate(HIDDEN, start=1):
+        for i, features in enumerate(map(self._scaled, HIDDEN), start=1):
             x = nn.relu(self._dense(x, features, name=f"dense{i}"))
+            x = self.dropped(x, keys, train=train, layer=i)
         x = self._dense(x, self.num_classes, name="head")
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+    def _scaled(self, features: int) -> int:
+        return features * self.width // WIDTH
 
     def _dense(self, x: jax.Array, features: int, name: str) -> jax.Array:
         init = torch_uniform(fan_in=x.shape[-1])

@@ -6,20 +6,32 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxfood.config.sections import Config, ModelConfig
+from jaxfood.config import model as settings
+from jaxfood.config.model import ModelConfig
+from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.network import Network
 
 
-def make_model(config: ModelConfig) -> FoodClassifier:
-    """The classifier of a configuration.
+def make_model(config: ModelConfig) -> Network:
+    """The network of a configuration.
 
     Raises:
         UserError: the number of classes is left to the training pictures, and these were not asked.
     """
     if not config.num_classes:
         raise UserError("model.num_classes = 0 is known once the training pictures are read: set the number of classes")
-    return FoodClassifier(config.num_classes, dtype=jnp.bfloat16 if config.dtype == "bfloat16" else None)
+    common: dict[str, Any] = {
+        "num_classes": config.num_classes,
+        "dtype": jnp.bfloat16 if config.dtype == "bfloat16" else None,
+        "dropout": config.dropout,
+        "normalize": config.normalize,
+    }
+    match config:
+        case settings.Classifier():
+            return FoodClassifier(width=config.width, **common)
+    raise TypeError(f"no network for {config}")
 
 
 def init_variables(config: Config) -> dict[str, Any]:
@@ -38,7 +50,7 @@ def to_float(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
 
 
-def predict_logits(model: FoodClassifier, variables: Any, images: jax.Array) -> jax.Array:
+def predict_logits(model: Network, variables: Any, images: jax.Array) -> jax.Array:
     """Logits `[B, num_classes]` by the running statistics."""
     logits: Any = model.apply(variables, to_float(images), train=False)
     return logits

@@ -15,7 +15,7 @@ from jaxfood.config.sections import Config
 from jaxfood.data.records import Records
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote, read_bytes, reading, reason, remove, to_path, write_whole
-from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.network import Network
 from jaxfood.model.networks import init_variables, make_model
 from jaxfood.places import check_work_directory, entries, exists, is_file, is_folder, kind, similar
 from jaxfood.runs.checkpoints import CHECKPOINTS, Checkpoints
@@ -168,7 +168,7 @@ def read_classes(workdir: Path) -> tuple[str, ...]:
     return tuple(text.removesuffix("\n").split("\n"))
 
 
-def load_run(workdir: str | Path, which: str | int = "best") -> tuple[FoodClassifier, dict[str, Any], Config]:
+def load_run(workdir: str | Path, which: str | int = "best") -> tuple[Network, dict[str, Any], Config]:
     """A trained classifier: the model, its variables and the run's configuration.
 
     The number of devices it was trained on does not matter.

@@ -92,7 +92,7 @@ class Training:
             compile_ = partial(compile_step, config=self.config, mesh=self.mesh)
             batch = next(self.train.batches(np.arange(self.train.size), self.config.train.batch_size))
             update: Step = add_update
-            if changes(self.config.augment):
+            if changes(self.config.augment) or self.config.model.dropout:
                 update = partial(
                     add_augmented_update,
                     config=self.config.augment,

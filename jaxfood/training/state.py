@@ -10,7 +10,7 @@ import optax
 from flax import struct
 
 from jaxfood.config.sections import Config, TrainConfig
-from jaxfood.model.classifier import FoodClassifier
+from jaxfood.model.network import Network
 from jaxfood.model.networks import count_classes, make_model
 from jaxfood.optim.losses import Loss, make_loss
 from jaxfood.optim.optimizers import make_optimizer
@@ -35,8 +35,8 @@ class TrainState(struct.PyTreeNode):
         """The state before the first update.
 
         Args:
-            config: `model`, `optimizer`, `schedule`, `loss` and `train.accumulate` are read; where `model.num_classes`
-                is 0 it is that of `variables`.
+            config: `model`, `optimizer`, `schedule`, `loss` and of `train` what an update is made of are read; where
+                `model.num_classes` is 0 it is that of `variables`.
             variables: `{"params": ..., "batch_stats": ...}`; copied, so they stay valid when the state is donated.
             total_steps: updates in the whole run, for schedules that end with it.
         """
@@ -44,7 +44,9 @@ class TrainState(struct.PyTreeNode):
         num_classes = config.model.num_classes or count_classes(variables)
         relevant = Config(
             model=dataclasses.replace(config.model, num_classes=num_classes),
-            train=TrainConfig(accumulate=config.train.accumulate),
+            train=TrainConfig(
+                accumulate=config.train.accumulate, seed=config.train.seed if config.model.dropout else 0
+            ),
             optimizer=config.optimizer,
             schedule=config.schedule,
             loss=config.loss,
@@ -59,7 +61,7 @@ class TrainState(struct.PyTreeNode):
         )
 
     @property
-    def model(self) -> FoodClassifier:
+    def model(self) -> Network:
         return make_model(self.config.model)
 
     @property

@@ -1,7 +1,8 @@
 """One update and one evaluation: pure functions of state and batch.
 
 A batch is `{"image": [B, H, W, 3], "label": [B]}` with an optional `"mask"` `[B]`, 1 for pictures and 0 for padding.
-Images are uint8 (divided by 255 here, on the device) or floating-point in [0, 1].
+Images are uint8 (divided by 255 here, on the device) or floating-point in [0, 1]. A network that draws random numbers
+takes them from `"key"` `[B]`, a key for each picture.
 """
 
 from collections.abc import Callable
@@ -14,16 +15,18 @@ import optax
 from jax import lax
 
 from jaxfood.config.sections import AugmentConfig
-from jaxfood.data.augment import augment
-from jaxfood.model.classifier import FoodClassifier
+from jaxfood.data.augment import augment, changes
+from jaxfood.model.network import Network
 from jaxfood.model.networks import predict_logits, to_float
 from jaxfood.optim.losses import Loss
 from jaxfood.training.metrics import Batch, Sums, batch_sums, means
 from jaxfood.training.state import TrainState
 
+_DROPOUT = 2**32 - 1  # no epoch has this number, and the keys of augmentation are made of epochs
+
 
 def loss_fn(
-    model: FoodClassifier, loss: Loss, params: Any, batch_stats: Any, batch: Batch
+    model: Network, loss: Loss, params: Any, batch_stats: Any, batch: Batch
 ) -> tuple[jax.Array, tuple[Any, Sums]]:
     """Mean loss of a training batch; beside it the new running statistics and the batch's sums."""
     _, (new_batch_stats, sums) = summed_loss(model, loss, params, batch_stats, batch)
@@ -31,7 +34,7 @@ def loss_fn(
 
 
 def summed_loss(
-    model: FoodClassifier, loss: Loss, params: Any, batch_stats: Any, batch: Batch
+    model: Network, loss: Loss, params: Any, batch_stats: Any, batch: Batch
 ) -> tuple[jax.Array, tuple[Any, Sums]]:
     """The sum in place of the mean: sums of parts make the sum of the whole batch, means do not."""
     logits, new_variables = model.apply(
@@ -39,6 +42,7 @@ def summed_loss(
         to_float(batch["image"]),
         train=True,
         mask=batch.get("mask"),
+        keys=batch.get("key"),
         mutable=["batch_stats"],
     )
     sums = batch_sums(loss, logits, batch)
@@ -120,7 +124,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, j
     Returns:
         The new state, and the batch's `loss`, `accuracy` and `grad_norm` (before clipping).
     """
-    new_state, sums = update(state, batch)
+    new_state, sums = update(state, _with_keys(state, batch, jnp.arange(len(batch["label"])), state.step))
     return new_state, means(sums)
 
 
@@ -128,6 +132,14 @@ def add_update(state: TrainState, sums: Sums, batch: Batch, axis_name: str | Non
     """One update, and the epoch's sums with those of this batch."""
     new_state, new_sums = update(state, batch, axis_name)
     return new_state, jax.tree.map(jnp.add, sums, new_sums)
+
+
+def _with_keys(state: TrainState, batch: Batch, positions: jax.Array, draw: jax.Array) -> Batch:
+    """The batch with a key for each picture, if the network draws random numbers."""
+    if not state.model.dropout or "key" in batch:
+        return batch
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.config.train.seed), _DROPOUT), draw)
+    return {**batch, "key": jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)}
 
 
 def add_augmented_update(
@@ -140,14 +152,20 @@ def add_augmented_update(
     seed: int,
     steps_per_epoch: int,
 ) -> tuple[TrainState, Sums]:
-    """`add_update` of changed pictures: see `jaxfood.data.augment`. The batch also has `"position"` `[B]`."""
-    key = jax.random.fold_in(jax.random.key(seed), state.step // steps_per_epoch)
-    changed = augment(config, batch["image"], batch["position"], key)
-    return add_update(state, sums, {**batch, "image": changed}, axis_name)
+    """`add_update` with what is drawn anew for each picture in each epoch: changes (`jaxfood.data.augment`), dropout.
+
+    The batch also has `"position"` `[B]`.
+    """
+    epoch = state.step // steps_per_epoch
+    batch = _with_keys(state, batch, batch["position"], epoch)
+    if changes(config):
+        key = jax.random.fold_in(jax.random.key(seed), epoch)
+        batch = {**batch, "image": augment(config, batch["image"], batch["position"], key)}
+    return add_update(state, sums, batch, axis_name)
 
 
 def add_evaluation(
-    model: FoodClassifier, loss: Loss, variables: Any, sums: Sums, batch: Batch, axis_name: str | None = None
+    model: Network, loss: Loss, variables: Any, sums: Sums, batch: Batch, axis_name: str | None = None
 ) -> Sums:
     """The sums with those of this batch under the running statistics."""
     new_sums = batch_sums(loss, predict_logits(model, variables, batch["image"]), batch)

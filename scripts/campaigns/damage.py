@@ -24,7 +24,7 @@ import numpy as np
 from campaign import RIGHT, Parser, finish, outcome_of, print_setting
 
 from jaxfood.config import Config
-from jaxfood.config.sections import ModelConfig
+from jaxfood.config.model import Classifier
 from jaxfood.errors import UserError
 from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.manifest import MANIFEST
@@ -73,7 +73,7 @@ def make_run(run: Path) -> TrainState:
     rng = np.random.default_rng(0)
     # Several files for the arrays, and one that compression cannot make small.
     params = {name: rng.normal(size=(64, 64)).astype(np.float32) for name in ("first", "second", "third")}
-    config = Config(model=ModelConfig(num_classes=2))
+    config = Config(model=Classifier(num_classes=2))
     state = TrainState.create(config, {"params": params, "batch_stats": {"mean": np.zeros(64)}}, total_steps=9)
     run.mkdir()
     with Checkpoints(run, keep_best=2) as checkpoints:
