@@ -186,6 +186,9 @@ def test_a_plateau_lowers_the_rate_and_a_run_killed_across_it_goes_on_the_same(
         *(f"schedule.name={name}" for name in SCHEDULES),
         *(f"loss.name={name}" for name in LOSSES),
         "loss.class_weights=1,0,5",
+        "train.ema_decay=0.9",
+        "train.sam_radius=0.1",
+        "model.dropout=0.5",
     ],
 )
 def test_every_choice_trains_with_its_defaults_and_resumes(
@@ -367,8 +370,27 @@ def test_early_stopping_and_the_first_of_equal_bests(
 
 
 def test_the_first_epoch_is_a_best_even_with_nothing_right() -> None:
-    progress = Progress(num_train=1, steps_per_epoch=1).after_epoch(1, 0.0)
-    assert (progress.best_epoch, progress.best_accuracy, progress.stale) == (1, 0.0, 0)
+    for monitor in ("valid_accuracy", "valid_loss"):
+        progress = Progress(num_train=1, steps_per_epoch=1).after_epoch(1, 0.0, 7.0, monitor)
+        assert (progress.best_epoch, progress.best_accuracy, progress.stale) == (1, 0.0, 0)
+
+
+def test_the_lowest_loss_may_tell_the_best(
+    finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, config = finished
+    pairs = [(3.0, 0.25), (1.5, 0.5), (1.5, 1.0), (2.0, 1.0)]
+    evaluations = iter([{"loss": loss, "accuracy": accuracy} for loss, accuracy in pairs])
+    monkeypatch.setattr(Training, "_evaluate", lambda self: next(evaluations))
+    settings = {"epochs": 9, "patience": 1, "monitor": "valid_loss"}
+    summary = train_and_evaluate(changed(config, train=settings, checkpoint={"every": 1}), tmp_path / "run")
+    assert (summary["best_epoch"], summary["best_accuracy"], summary["epochs"]) == (2, 0.5, 4)
+    assert (
+        "best: accuracy 0.5000, by the lowest validation loss, 1.5000, in epoch 2"
+        in (tmp_path / "run" / "log.txt").read_text()
+    )
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert checkpoints.find("best") == 2 * STEPS_PER_EPOCH
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_mend(tiny_config: Config, tmp_path: Path) -> None:

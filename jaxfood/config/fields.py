@@ -15,10 +15,16 @@ _LARGEST = {int: 1_000_000_000, float: 1e30, tuple: 1e30}
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "numbers"}
 
 
+def _number(text: str) -> int | float:
+    return int(text) if text.strip().isdecimal() else float(text)
+
+
 _READ: dict[type, Callable[[str], Any]] = {  # where the type itself does not read a text as we do
     bool: {"true": True, "false": False}.__getitem__,
-    tuple: lambda text: tuple(map(float, text.split(","))) if text.strip() else (),
+    tuple: lambda text: tuple(map(_number, text.split(","))) if text.strip() else (),
 }
+
+
 _LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "at_least": ("at least", operator.ge),
     "at_most": ("at most", operator.le),
@@ -52,16 +58,24 @@ def _is_choice(value: str, choice: str) -> bool:
     return value == choice if start == choice else value.startswith(start) and value != start
 
 
-def setting(default: Any, meaning: str, *, choices: Sequence[str] = (), infinite: bool = False, **limits: float) -> Any:
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    choices: Sequence[str] = (),
+    infinite: bool = False,
+    of: type = float,
+    **limits: float,
+) -> Any:
     """A dataclass field with its default, its meaning (shown by ``--help``) and what it accepts.
 
-    A number has an upper limit, its own or the general one.
+    A number has an upper limit, its own or the general one. The numbers of a tuple are all integers or all not (`of`).
     """
     largest = _LARGEST.get(type(default))
     if largest and not infinite and not limits.keys() & {"at_most", "below"}:
         limits["at_most"] = largest
     accepts = Accepts(choices, infinite, limits)
-    return dataclasses.field(default=default, metadata={"meaning": meaning, "accepts": accepts})
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "accepts": accepts, "of": of})
 
 
 def kind_of(field: dataclasses.Field) -> type:
@@ -75,7 +89,8 @@ def describe(field: dataclasses.Field) -> str:
     if accepts.choices:
         return "one of: " + ", ".join(choice or '""' for choice in accepts.choices)
     limits = (f"{words} {accepts.limits[name]}" for name, (words, _) in _LIMITS.items() if name in accepts.limits)
-    return ", ".join([_KINDS[kind_of(field)], *limits])
+    kind = "integers" if kind_of(field) is tuple and field.metadata["of"] is int else _KINDS[kind_of(field)]
+    return ", ".join([kind, *limits])
 
 
 def check(name: str, field: dataclasses.Field, value: Any) -> Any:
@@ -84,10 +99,10 @@ def check(name: str, field: dataclasses.Field, value: Any) -> Any:
     if kind is float:
         value = _to_float(value)
     elif kind is tuple and isinstance(value, list | tuple):
-        value = tuple(_to_float(number) for number in value)
+        value = tuple(_to_float(number) if field.metadata["of"] is float else number for number in value)
     of_its_type = type(value) is kind
     if isinstance(value, tuple):
-        of_its_type = kind is tuple and all(type(number) is float for number in value)
+        of_its_type = kind is tuple and all(type(number) is field.metadata["of"] for number in value)
     if not of_its_type or value not in field.metadata["accepts"]:
         raise UserError(_refusal(name, field, given))
     if isinstance(value, str) and (reason := _unwritable(value)):

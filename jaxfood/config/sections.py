@@ -86,6 +86,33 @@ class TrainConfig(Section):
         at_most=1_000_000,
     )
     parallel: str = setting("jit", "how one step spans several devices", choices=("jit", "pmap"))
+    monitor: str = setting(
+        "valid_accuracy",
+        "what tells the best epoch, and with patience when to stop",
+        choices=("valid_accuracy", "valid_loss"),
+    )
+    image_sizes: tuple[int, ...] = setting(
+        (),
+        "sizes of the training pictures, each for an equal part of the epochs (64,64,96: 64 px for two thirds); "
+        "empty: always data.image_size, at which validation and prediction stay",
+        of=int,
+        at_least=32,
+        at_most=2048,
+        multiple_of=32,
+    )
+    ema_decay: float = setting(
+        0.0,
+        "also keep a moving average of weights and statistics, which is evaluated, kept as the best and predicts; this "
+        "share of it stays at each update (0.999), less in the first ones; 0: no average",
+        at_least=0,
+        below=1,
+    )
+    sam_radius: float = setting(
+        0.0,
+        "sharpness-aware: take the gradient so far uphill (SAM's rho, 0.05), at the cost of another gradient; 0: no",
+        at_least=0,
+    )
+    sam_every: int = setting(1, "sharpness-aware in every so many updates only", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,6 +135,12 @@ class TrainConfig(Section):
                 "or less, or a larger train.batch_size"
             )
         return self.epochs * steps_per_epoch
+
+    def size_of_epoch(self, epoch: int, image_size: int) -> int:
+        """The size of the training pictures in an epoch, counted from 0, where the whole size is `image_size`."""
+        if not self.image_sizes:
+            return image_size
+        return self.image_sizes[min(epoch, self.epochs - 1) * len(self.image_sizes) // self.epochs]
 
     @property
     def part_size(self) -> int:

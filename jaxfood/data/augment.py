@@ -16,15 +16,21 @@ def changes(config: AugmentConfig) -> bool:
     return config.flip or config.crop > 0
 
 
-def augment(config: AugmentConfig, images: jax.Array, positions: jax.Array, key: jax.Array) -> jax.Array:
-    """Changed pictures, of the type and shape of those given.
+def augment(
+    config: AugmentConfig, images: jax.Array, positions: jax.Array, key: jax.Array, *, size: int | None = None
+) -> jax.Array:
+    """Changed pictures, of the type of those given.
 
     Args:
         config: which changes.
         images: `[B, H, W, 3]`.
         positions: `[B]`, the number of each picture in its split.
         key: of the epoch.
+        size: height and width of the result; None: as they are.
     """
+    if size is not None and size != images.shape[1]:
+        shape = (len(images), size, size, 3)
+        images = jax.image.resize(images.astype(jnp.float32), shape, "linear").astype(images.dtype)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
     flip_keys, crop_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     if config.flip:

@@ -169,3 +169,19 @@ def max_pool(x: jax.Array, size: int = 2, stride: int = 2, padding: int = 0) -> 
     offsets = [(i, j) for i in range(size) for j in range(size)]
     windows = [padded[:, i : i + rows : stride, j : j + columns : stride] for i, j in offsets]
     return functools.reduce(lambda best, other: jnp.where(other > best, other, best), windows)
+
+
+def dropout(x: jax.Array, rate: float, keys: jax.Array, layer: int = 0) -> jax.Array:
+    """`nn.Dropout(rate)` in training: some of the values `[B, ...]` become 0, the others larger to make up for it.
+
+    Args:
+        x: the values.
+        rate: the share that becomes 0.
+        keys: `[B]`, one for each picture: what is drawn does not depend on the batch that a picture stands in.
+        layer: its number, where a network has several.
+    """
+
+    def drawn(key: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, x.shape[1:])
+
+    return jnp.where(jax.vmap(drawn)(keys), x / (1 - rate), 0)

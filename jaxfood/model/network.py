@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
+from jaxfood.model.layers import dropout
+
 
 class Network(nn.Module):
     """An image classifier.
@@ -63,20 +65,9 @@ class Network(nn.Module):
         return (images - mean) / deviation
 
     def dropped(self, x: jax.Array, keys: jax.Array | None, *, train: bool, layer: int = 0) -> jax.Array:
-        """`nn.Dropout` of `[B, features]`: in training some values are 0 and the others larger to make up for it.
-
-        Args:
-            x: the values.
-            keys: `[B]`, one for each picture, so that a picture's draw does not depend on the batch it stands in.
-            train: false changes nothing.
-            layer: its number, where a network has several.
-        """
+        """`layers.dropout` of `[B, features]` in training; `layer` is its number, where a network has several."""
         if not (train and self.dropout) or self.is_initializing():
             return x
         if keys is None:
             raise ValueError(f"dropout = {self.dropout}: give keys [B], a random key for each picture")
-
-        def drawn(key: jax.Array) -> jax.Array:
-            return jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - self.dropout, x.shape[1:])
-
-        return jnp.where(jax.vmap(drawn)(keys), x / (1 - self.dropout), 0)
+        return dropout(x, self.dropout, keys, layer)

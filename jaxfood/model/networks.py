@@ -34,10 +34,37 @@ def make_model(config: ModelConfig) -> Network:
     raise TypeError(f"no network for {config}")
 
 
-def init_variables(config: Config) -> dict[str, Any]:
-    """Fresh `{"params": ..., "batch_stats": ...}`, from `train.seed` alone."""
-    images = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
+def init_variables(config: Config, image_size: int = 0) -> dict[str, Any]:
+    """Fresh `{"params": ..., "batch_stats": ...}`, from `train.seed` alone; for `data.image_size` or another."""
+    size = image_size or config.data.image_size
+    images = jnp.zeros((1, size, size, 3))
     return jax.jit(make_model(config.model).init)(jax.random.key(config.train.seed), images)
+
+
+def check_image_sizes(config: Config) -> None:
+    """Check that the network takes pictures of all sizes that it is to be trained on.
+
+    Raises:
+        UserError: it does not.
+    """
+    sizes = set(config.train.image_sizes)
+    if not sizes:
+        return
+    if (largest := max(sizes)) > config.data.image_size:
+        raise UserError(
+            f"train.image_sizes has {largest}, and pictures are kept at data.image_size = {config.data.image_size}: "
+            f"raise that to {largest}, or leave {largest} out"
+        )
+
+    def shapes(size: int) -> Any:
+        return jax.eval_shape(lambda: init_variables(config, size))
+
+    whole = shapes(config.data.image_size)
+    if any(shapes(size) != whole for size in sizes):
+        raise UserError(
+            f"train.image_sizes: model.name = {config.model.name} has layers made for pictures of one size: take a "
+            "network that ends in a mean over the picture (resnet, resnet18), or leave train.image_sizes empty"
+        )
 
 
 def count_classes(variables: Mapping[str, Any]) -> int:

@@ -113,6 +113,7 @@ class Checkpoints:
         progress: Progress,
         *,
         accuracy: float | None = None,
+        loss: float | None = None,
         when_safe: Callable[[], None] | None = None,
     ) -> None:
         """Begin to write a checkpoint, after the one before is safe.
@@ -123,6 +124,7 @@ class Checkpoints:
             train: a tree of what training needs beside them; copied too.
             progress: the rest of what the run must remember.
             accuracy: validation accuracy, where it was measured.
+            loss: validation loss, where that tells the best.
             when_safe: called by `poll` or `wait` once the checkpoint is whole on disk.
 
         Raises:
@@ -134,12 +136,10 @@ class Checkpoints:
             TRAIN: ocp.args.StandardSave(train),
             PROGRESS: ocp.args.JsonSave(dataclasses.asdict(progress)),
         }
+        metrics = {"step": step, "valid_accuracy": NOT_EVALUATED if accuracy is None else accuracy}
+        metrics |= {} if loss is None else {"valid_loss": loss}
         with self._saved(step):
-            saved = self._manager.save(
-                step,
-                args=ocp.args.Composite(**items),
-                metrics={"step": step, "valid_accuracy": NOT_EVALUATED if accuracy is None else accuracy},
-            )
+            saved = self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
         self._saving, self._when_safe = step if saved else None, when_safe  # one that is there stays as it is
 
     def poll(self) -> None:

@@ -16,8 +16,9 @@ class Progress:
     Attributes:
         num_train: training pictures.
         steps_per_epoch: updates in an epoch, the smaller last batch included.
-        best_accuracy: highest validation accuracy so far.
-        best_epoch: the epoch that reached it first, from 1 on.
+        best_accuracy: validation accuracy of the best epoch so far.
+        best_loss: its validation loss; None in runs of earlier versions.
+        best_epoch: the first epoch with that, from 1 on.
         stale: epochs since then.
         record: the last epoch's metrics, should metrics.jsonl lack them.
     """
@@ -25,14 +26,25 @@ class Progress:
     num_train: int
     steps_per_epoch: int
     best_accuracy: float = NOT_EVALUATED
+    best_loss: float | None = None
     best_epoch: int = 0
     stale: int = 0
     record: dict[str, Any] | None = None
 
-    def after_epoch(self, epoch: int, accuracy: float) -> "Progress":
-        """Best is strictly better, so the first of equals; the first epoch is always a best."""
-        if accuracy > self.best_accuracy:
-            return dataclasses.replace(self, best_accuracy=accuracy, best_epoch=epoch, stale=0)
+    def after_epoch(self, epoch: int, accuracy: float, loss: float, monitor: str) -> "Progress":
+        """Best is strictly better, so the first of equals; the first epoch is always a best.
+
+        Args:
+            epoch: from 1 on.
+            accuracy: of the validation.
+            loss: of the validation.
+            monitor: which of the two counts, `train.monitor`.
+        """
+        better = accuracy > self.best_accuracy
+        if monitor == "valid_loss" and self.best_loss is not None:
+            better = loss < self.best_loss
+        if better:
+            return dataclasses.replace(self, best_accuracy=accuracy, best_loss=loss, best_epoch=epoch, stale=0)
         return dataclasses.replace(self, stale=self.stale + 1)
 
     def is_over(self, train: TrainConfig, step: int) -> bool:

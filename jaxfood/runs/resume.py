@@ -17,7 +17,7 @@ _OF_THE_WHOLE = ("warmup_cosine", "one_cycle", "inverse_sqrt")
 
 
 def schedule_changes(stored: Config, wanted: Config, step: int, total_steps: int) -> list[str]:
-    """What another number of epochs makes of the learning rate, in words; nothing where it stays as it was.
+    """What another number of epochs makes of the learning rate and of the pictures' sizes, a line each.
 
     Args:
         stored: the run's configuration so far.
@@ -27,11 +27,17 @@ def schedule_changes(stored: Config, wanted: Config, step: int, total_steps: int
     """
     if stored.train.epochs == wanted.train.epochs or not step:
         return []
+    said = []
+    if wanted.train.image_sizes:
+        said = [
+            f"train.epochs {stored.train.epochs} -> {wanted.train.epochs}: each of train.image_sizes is for an equal "
+            "part of all epochs, so the sizes of the epochs change too"
+        ]
     if wanted.schedule.name not in _OF_THE_WHOLE and not wanted.schedule.warmup_ratio:
-        return []
+        return said
     before = make_schedule(stored.schedule, stored.optimizer, total_steps * stored.train.epochs // wanted.train.epochs)
     after = make_schedule(wanted.schedule, wanted.optimizer, total_steps)
-    return [
+    return said + [
         f"train.epochs {stored.train.epochs} -> {wanted.train.epochs}: the schedule {wanted.schedule.name} spans the "
         f"whole run, so the learning rate goes on at {float(after(step)):.3g}, where it stood at "
         f"{float(before(step - 1)):.3g}"

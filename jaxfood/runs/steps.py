@@ -1,11 +1,13 @@
 """The folders of a run's checkpoints: what each holds, and which of them a removal left half done."""
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from jaxfood.files import is_remote, list_bucket, read_bytes
 from jaxfood.runs.manifest import has_manifest, is_there
+from jaxfood.runs.progress import NOT_EVALUATED
 
 # The items of a checkpoint, by their folders' names: a run that was written keeps them.
 MODEL, TRAIN, PROGRESS, METRICS = "model", "train", "memory", "metrics"
@@ -22,8 +24,9 @@ _ESSENTIAL = (
 
 
 def rank(metrics: Mapping[str, float]) -> tuple[float, float]:
-    """Best is the highest validation accuracy, and the first of equals."""
-    return metrics["valid_accuracy"], -metrics["step"]
+    """Best is the highest validation accuracy, or the lowest loss where it is there, and the first of equals."""
+    score = -metrics["valid_loss"] if "valid_loss" in metrics else metrics["valid_accuracy"]
+    return -math.inf if metrics["valid_accuracy"] == NOT_EVALUATED else score, -metrics["step"]
 
 
 def read_metrics(step: Path) -> dict[str, float]:

@@ -19,7 +19,7 @@ from jaxfood.data.batches import epoch_order, make_batches, steps_per_epoch
 from jaxfood.data.splits import Splits
 from jaxfood.devices import Step, compile_step, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
-from jaxfood.model.networks import init_variables
+from jaxfood.model.networks import check_image_sizes, init_variables
 from jaxfood.optim.plateau import rate_factor
 from jaxfood.optim.schedules import make_schedule
 from jaxfood.runs.checkpoints import Checkpoints
@@ -59,6 +59,7 @@ class Training:
         self.step = 0
         self.progress = Progress(self.train.size, steps_per_epoch(self.train.size, config.train.batch_size))
         self.total_steps = config.train.total_steps(self.progress.steps_per_epoch)
+        check_image_sizes(config)
         with watch("initialise"):
             create = jax.jit(partial(TrainState.create, config, total_steps=self.total_steps))  # eager: 30 programs
             self.state: TrainState = on_every_device(create(init_variables(config)), mesh)
@@ -91,20 +92,28 @@ class Training:
         with self.watch("compile"):
             compile_ = partial(compile_step, config=self.config, mesh=self.mesh)
             batch = next(self.train.batches(np.arange(self.train.size), self.config.train.batch_size))
-            update: Step = add_update
-            if changes(self.config.augment) or self.config.model.dropout:
-                update = partial(
-                    add_augmented_update,
-                    config=self.config.augment,
-                    seed=self.config.train.seed,
-                    steps_per_epoch=self.progress.steps_per_epoch,
-                )
-            self._update = compile_(update, arguments=(self.state, self.sums, batch), donate=(0, 1))
+            self._update_at = {
+                size: compile_(self._make_update(size), arguments=(self.state, self.sums, batch), donate=(0, 1))
+                for size in self.config.train.image_sizes or (self.config.data.image_size,)
+            }
             evaluation = partial(add_evaluation, self.state.model, self.state.loss)
             batch = next(self.valid.batches(np.arange(self.valid.size), self.config.train.part_size))
-            arguments = (self.state.variables, self._zero_sums(updates=False), batch)
+            arguments = (self.state.evaluated, self._zero_sums(updates=False), batch)
             self._evaluation = compile_(evaluation, arguments=arguments, donate=(1,))
             processes.barrier()  # gloo gives up where another process comes to the first step 30 seconds later
+
+    def _make_update(self, size: int) -> Step:
+        """The update with training pictures of a size."""
+        config = self.config
+        if not (changes(config.augment) or config.model.dropout or config.train.image_sizes):
+            return add_update
+        return partial(
+            add_augmented_update,
+            config=config.augment,
+            seed=config.train.seed,
+            steps_per_epoch=self.progress.steps_per_epoch,
+            size=size,
+        )
 
     def run(self, checkpoints: Checkpoints, logbook: Logbook, stop: StopRequest) -> None:
         """Train to the end, or to an early stop.
@@ -152,11 +161,13 @@ class Training:
             with self.watch(work):
                 self.state, more = after_epoch(self.state, record, self.logbook.line)
             record |= more
-        progress = self.progress.after_epoch(epoch + 1, valid["accuracy"])
+        monitor = self.config.train.monitor
+        progress = self.progress.after_epoch(epoch + 1, valid["accuracy"], valid["loss"], monitor)
         self.progress = dataclasses.replace(progress, record=finite_or_none(record))
         self.logbook.epoch(record, self.config.train.epochs, best=progress.stale == 0)
         self.sums = self._zero_sums(updates=True)
-        self._save(accuracy=valid["accuracy"], when_safe=partial(self.logbook.metrics, record))
+        loss = valid["loss"] if monitor == "valid_loss" else None
+        self._save(accuracy=valid["accuracy"], loss=loss, when_safe=partial(self.logbook.metrics, record))
         if self.stop.reached(self.step) and not progress.is_over(self.config.train, self.step):
             self._interrupt()
 
@@ -164,9 +175,10 @@ class Training:
         """The epoch's updates from `start` on, saving inside it as asked for, or when the user wants to stop."""
         every, steps = self.config.checkpoint.every, self.progress.steps_per_epoch
         order = epoch_order(self.config.train.seed, epoch, self.train.size)
+        update = self._update_at[self.config.train.size_of_epoch(epoch, self.config.data.image_size)]
         with self.logbook.bar(steps, f"epoch {epoch + 1}/{self.config.train.epochs}", start) as bar:
             for batch in self.train.batches(order, self.config.train.batch_size, start):
-                self.state, self.sums = self._update(self.state, self.sums, batch)
+                self.state, self.sums = update(self.state, self.sums, batch)
                 self.step += 1
                 inside = self.step - epoch * steps
                 bar.update(inside, partial(read_means, self.sums))
@@ -183,7 +195,7 @@ class Training:
         batches = self.valid.batches(np.arange(self.valid.size), batch_size)
         with self.logbook.bar(math.ceil(self.valid.size / batch_size), "validation") as bar:
             for done, batch in enumerate(batches, start=1):
-                sums = self._evaluation(self.state.variables, sums, batch)
+                sums = self._evaluation(self.state.evaluated, sums, batch)
                 bar.update(done, partial(read_means, sums))
         return read_means(sums)
 

@@ -20,16 +20,23 @@ from jaxfood.training.state import TrainState
 
 def save_state(checkpoints: Checkpoints, state: TrainState, sums: Sums, progress: Progress, **options: Any) -> None:
     """Begin to save a state with the metric sums of its epoch; options and the rest as `Checkpoints.save`."""
-    train = {"step": state.step, "opt_state": state.opt_state, "sums": sums}
-    checkpoints.save(int(state.step), state.variables, train, progress, **options)
+    checkpoints.save(int(state.step), state.evaluated, _beside(state, sums), progress, **options)
 
 
 def restore_state(checkpoints: Checkpoints, step: int, state: TrainState, sums: Sums) -> tuple[TrainState, Sums]:
     """The state and metric sums at a step, in the shapes and on the devices of those given."""
-    target = {"step": state.step, "opt_state": state.opt_state, "sums": sums}
-    model, train = checkpoints.restore(step, state.variables, target)
-    restored = state.replace(step=train["step"], opt_state=train["opt_state"], **model)
+    model, train = checkpoints.restore(step, state.evaluated, _beside(state, sums))
+    average = None if state.average is None else model
+    restored = state.replace(
+        step=train["step"], opt_state=train["opt_state"], average=average, **train.get("variables", model)
+    )
     return restored, train["sums"]
+
+
+def _beside(state: TrainState, sums: Sums) -> dict[str, Any]:
+    """What training needs beside the variables that predict."""
+    beside = {"step": state.step, "opt_state": state.opt_state, "sums": sums}
+    return beside if state.average is None else {**beside, "variables": state.variables}
 
 
 def begin_from(

@@ -166,5 +166,6 @@ def _conclude(logbook: Logbook, config: Config, training: Training) -> None:
     progress, patience = training.progress, config.train.patience
     if progress.is_stale(config.train):
         logbook.line(f"stopped early: {progress.stale} epochs in a row brought no new best (patience {patience})")
-    logbook.line(f"best: accuracy {progress.best_accuracy:.4f} in epoch {progress.best_epoch}")
+    loss = f", by the lowest validation loss, {progress.best_loss:.4f}," if config.train.monitor == "valid_loss" else ""
+    logbook.line(f"best: accuracy {progress.best_accuracy:.4f}{loss} in epoch {progress.best_epoch}")
     logbook.line(f"time: {training.watch.split()}")

@@ -17,7 +17,7 @@ from jaxfood.optim.optimizers import make_optimizer
 
 
 class TrainState(struct.PyTreeNode):
-    """Parameters, statistics and the optimizer's state after `step` updates.
+    """Parameters, statistics and the optimizer's state after `step` updates; with `train.ema_decay` their average too.
 
     The static fields hold what the compiled step is made from and nothing else, so that two states of equal
     configuration share one compiled step.
@@ -27,6 +27,7 @@ class TrainState(struct.PyTreeNode):
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
+    average: dict[str, Any] | None
     config: Config = struct.field(pytree_node=False)
     total_steps: int = struct.field(pytree_node=False)
 
@@ -45,7 +46,11 @@ class TrainState(struct.PyTreeNode):
         relevant = Config(
             model=dataclasses.replace(config.model, num_classes=num_classes),
             train=TrainConfig(
-                accumulate=config.train.accumulate, seed=config.train.seed if config.model.dropout else 0
+                accumulate=config.train.accumulate,
+                seed=config.train.seed if config.model.dropout else 0,
+                ema_decay=config.train.ema_decay,
+                sam_radius=config.train.sam_radius,
+                sam_every=config.train.sam_every,
             ),
             optimizer=config.optimizer,
             schedule=config.schedule,
@@ -56,6 +61,7 @@ class TrainState(struct.PyTreeNode):
             params=copies["params"],
             batch_stats=copies["batch_stats"],
             opt_state=make_optimizer(relevant, total_steps).init(copies["params"]),
+            average=jax.tree.map(jnp.copy, copies) if config.train.ema_decay else None,
             config=relevant,
             total_steps=total_steps,
         )
@@ -75,3 +81,8 @@ class TrainState(struct.PyTreeNode):
     @property
     def variables(self) -> dict[str, Any]:
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """The variables that are evaluated, kept as the best, and predict: the average where there is one."""
+        return self.variables if self.average is None else self.average

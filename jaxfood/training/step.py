@@ -107,6 +107,9 @@ def update(state: TrainState, batch: Batch, axis_name: str | None = None) -> tup
     With `axis_name`, `batch` is one device's share of the batch: see `gradients`.
     """
     grads, batch_stats, sums = gradients(state, batch, axis_name)
+    norm = optax.tree.norm(grads)
+    if state.config.train.sam_radius:
+        grads = _sharpness_aware(state, batch, grads, norm, axis_name)
     updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
     new_state = state.replace(
         step=state.step + 1,
@@ -114,7 +117,39 @@ def update(state: TrainState, batch: Batch, axis_name: str | None = None) -> tup
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    return new_state, sums | {"grad_norm": optax.tree.norm(grads), "updates": jnp.ones([])}
+    if state.average is not None:
+        new_state = new_state.replace(average=_averaged(new_state))
+    return new_state, sums | {"grad_norm": norm, "updates": jnp.ones([])}
+
+
+def _sharpness_aware(state: TrainState, batch: Batch, grads: Any, norm: jax.Array, axis_name: str | None) -> Any:
+    """The gradient a radius uphill, at the highest loss nearby to first order, instead of the one here.
+
+    Foret et al. 2021, "Sharpness-aware minimization", https://arxiv.org/abs/2010.01412. The climb is by the whole
+    batch's gradient, on all devices the same, and leaves the running statistics alone.
+    """
+    train = state.config.train
+
+    def uphill(grads: Any) -> Any:
+        scale = train.sam_radius / (norm + 1e-12)
+        climbed = jax.tree.map(lambda p, g: p + scale.astype(p.dtype) * g, state.params, grads)
+        return gradients(state.replace(params=climbed), batch, axis_name)[0]
+
+    if train.sam_every == 1:
+        return uphill(grads)
+    return lax.cond(state.step % train.sam_every == 0, uphill, lambda grads: grads, grads)
+
+
+def _averaged(state: TrainState) -> Any:
+    """The moving average after an update: of parameters and running statistics, which belong together.
+
+    Update t counts by at least 9 / (10 + t), so that the first weights are soon forgotten (TensorFlow's
+    `ExponentialMovingAverage` with `num_updates`).
+    """
+    decay = jnp.minimum(state.config.train.ema_decay, (1 + state.step) / (10 + state.step))
+    return jax.tree.map(
+        lambda old, new: old + (1 - decay).astype(old.dtype) * (new - old), state.average, state.variables
+    )
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -151,16 +186,17 @@ def add_augmented_update(
     config: AugmentConfig,
     seed: int,
     steps_per_epoch: int,
+    size: int | None = None,
 ) -> tuple[TrainState, Sums]:
     """`add_update` with what is drawn anew for each picture in each epoch: changes (`jaxfood.data.augment`), dropout.
 
-    The batch also has `"position"` `[B]`.
+    The batch also has `"position"` `[B]`. Its images become `size` pixels high and wide.
     """
     epoch = state.step // steps_per_epoch
     batch = _with_keys(state, batch, batch["position"], epoch)
-    if changes(config):
+    if changes(config) or size not in (None, batch["image"].shape[1]):
         key = jax.random.fold_in(jax.random.key(seed), epoch)
-        batch = {**batch, "image": augment(config, batch["image"], batch["position"], key)}
+        batch = {**batch, "image": augment(config, batch["image"], batch["position"], key, size=size)}
     return add_update(state, sums, batch, axis_name)
 
 
