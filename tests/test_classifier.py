@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxfood import FoodClassifier
-from jaxfood.model.classifier import FEATURES, HIDDEN, ConvBlock
+from jaxfood.model.blocks import ConvBlock
+from jaxfood.model.classifier import FEATURES, HIDDEN
 from jaxfood.optim.losses import cross_entropy
 
 # Leaf: shape at 32 px and 11 classes, and the fan-in that PyTorch starts it from.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxfood.model.classifier import ConvBlock
+from jaxfood.model.blocks import ConvBlock
 from jaxfood.model.fused import forms
 from jaxfood.model.fused.conv_pool import Pooled, conv3x3_max_pool, moments_in_one_pass
 from jaxfood.model.fused.convolution import conv3x3

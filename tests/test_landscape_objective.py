@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jaxfood import UserError, landscape
 from jaxfood.config.loss import CrossEntropy
 from jaxfood.landscape import Objective, Point, compare, expand, expand_downhill
-from jaxfood.model.classifier import ConvBlock
+from jaxfood.model.blocks import ConvBlock
 from jaxfood.model.fused.conv_pool import conv3x3_max_pool
 from jaxfood.optim.losses import make_loss
 

@@ -21,7 +21,7 @@ from jaxfood.landscape import (
     sharpness,
 )
 from jaxfood.landscape.worst_rise import maximise
-from jaxfood.model.classifier import ConvBlock
+from jaxfood.model.blocks import ConvBlock
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -23,7 +23,7 @@ from jaxfood.landscape import (
     trace,
 )
 from jaxfood.landscape.lanczos import Krylov, unseen_fraction
-from jaxfood.model.classifier import ConvBlock
+from jaxfood.model.blocks import ConvBlock
 
 DENSE = SpectrumSettings()
 LANCZOS = SpectrumSettings(dense_size=0, accuracy=1e-6, floor=1e-9)

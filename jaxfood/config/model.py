@@ -55,3 +55,23 @@ class Classifier(ModelConfig):
     """The notes' `Classifier`: five blocks of convolution and pooling, three fully connected layers."""
 
     width: int = setting(64, "channels of the first block; all other layers in proportion", at_least=1, at_most=4096)
+
+
+@variant("resnet", MODELS)
+class ResNet(ModelConfig):
+    """A residual network for pictures of 64 to 128 px: more accuracy for the same time than the notes'."""
+
+    width: int = setting(
+        32, "channels of the stem; each stage has twice those of the one before", at_least=1, at_most=4096
+    )
+    blocks: tuple[int, ...] = setting(
+        (1, 1, 1), "residual blocks in each stage, of which each halves the picture", of=int, at_least=0, at_most=1000
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= len(self.blocks) <= 4:
+            raise UserError(
+                f"model.blocks has {len(self.blocks)} numbers: it takes one to four, as a picture of 32 px can be "
+                "halved four times after the stem"
+            )

@@ -10,7 +10,8 @@ import torch
 from gpu_updates import Setting, Variant, check_same_device, seconds_of, set_up_torch, wait_for_torch
 from torch_reference import Classifier
 
-from jaxfood.model.classifier import FEATURES, ConvBlock
+from jaxfood.model.blocks import ConvBlock
+from jaxfood.model.classifier import FEATURES
 
 Shape = tuple[int, int, int, int]
 Passes = tuple[Callable[[], object], Callable[[], object]]  # forward; forward and backward

@@ -1,7 +1,7 @@
 """A whole block of the notes' network as one operation: convolution, BatchNorm, ReLU, max pooling.
 
 Pooled first: BatchNorm and ReLU keep the order of values, or turn it around where BatchNorm's scale is negative, so
-that pooling finds the same places, and the rest is a quarter of the work. `model.classifier.ConvBlock` has the plain
+that pooling finds the same places, and the rest is a quarter of the work. `model.blocks.ConvBlock` has the plain
 form.
 """
 
