@@ -93,7 +93,7 @@ def test_pictures_are_normalised_inside(network: Network) -> None:
 
 @pytest.mark.parametrize("value", ["0.4", "1,2,3,4,5", "0.4,0.5,0.6,0.2,0,0.2"])
 def test_what_is_no_mean_and_deviation(value: str) -> None:
-    with pytest.raises(UserError, match="model.normalize"):
+    with pytest.raises(UserError, match=r"model\.normalize = "):
         load_config(None, (f"model.normalize={value}",))
 
 
@@ -106,7 +106,7 @@ def test_sizes_that_a_network_cannot_take() -> None:
         check_image_sizes(load_config(None, (*sizes, "model.name=resnet", "train.image_sizes=32,96")))
     with pytest.raises(UserError, match="a multiple of 32"):
         load_config(None, ("train.image_sizes=40",))
-    with pytest.raises(UserError, match="model.blocks has 5 numbers"):
+    with pytest.raises(UserError, match=r"model\.blocks has 5 numbers"):
         load_config(None, ("model.name=resnet", "model.blocks=1,1,1,1,1"))
 
 
