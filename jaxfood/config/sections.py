@@ -20,6 +20,8 @@ LAST_STEP = 2**31 - 1
 
 MAX_CLASSES = 100_000
 
+RESIZES = ("squash", "crop", "pad")
+
 
 @dataclass(frozen=True)
 class DataConfig(Section):
@@ -39,6 +41,13 @@ class DataConfig(Section):
         "as train[:90%]",
     )
     valid: str = setting("valid", "validation pictures, named as those of data.train")
+    valid_fraction: float = setting(
+        0.0,
+        "validate on this share of the training pictures of each class, drawn by train.seed, and train on the others; "
+        "data.valid is then not read; 0: no",
+        at_least=0,
+        below=1,
+    )
     class_order: str = setting(
         "name",
         "how class folders are numbered: by their sorted names as ImageFolder does, or natural (2 before 10)",
@@ -46,6 +55,12 @@ class DataConfig(Section):
     )
     image_size: int = setting(
         128, "height and width in pixels after resizing", at_least=32, at_most=2048, multiple_of=32
+    )
+    resize: str = setting(
+        "squash",
+        "how a picture becomes a square: squash changes its proportions as the notes do; crop takes its middle "
+        "(torchvision's Resize and CenterCrop of one number); pad keeps all of it between black bars",
+        choices=RESIZES,
     )
     fraction: float = setting(1.0, "share of each class's training pictures that is used", above=0, at_most=1)
     skip_corrupt: bool = setting(False, "leave out pictures that cannot be decoded instead of stopping")

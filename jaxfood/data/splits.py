@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxfood import processes
+from jaxfood.config.loss import BALANCED
 from jaxfood.config.sections import MAX_CLASSES, Config, DataConfig
 from jaxfood.data import tfds
 from jaxfood.data.cache import UnreadableError, load_pictures
@@ -17,10 +18,12 @@ from jaxfood.data.cache_folder import cache_folder, fingerprint
 from jaxfood.data.cached_pictures import CachedPictures
 from jaxfood.data.demo import demo_root
 from jaxfood.data.index import PictureIndex, Positions, check_labels, counted, index_pictures
+from jaxfood.data.labels import NO_LABEL
 from jaxfood.data.pictures import Pictures, StoredPictures, list_unreadable
 from jaxfood.data.records import Records, class_remarks, doubles, record_split
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import read_bytes, to_path
+from jaxfood.optim.losses import balanced_class_weights, is_balanced
 from jaxfood.places import entries, exists, is_file, is_folder, similar
 
 
@@ -43,8 +46,23 @@ class Splits:
     remarks: tuple[str, ...] = ()
 
     def completed(self, config: Config) -> Config:
-        """A configuration with as many classes as these pictures have."""
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=len(self.classes)))
+        """A configuration with as many classes as these pictures have, and with class weights in numbers.
+
+        Raises:
+            UserError: the class weights are to be balanced and the labels are not known.
+        """
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=len(self.classes)))
+        if not is_balanced(config.loss):
+            return config
+        labels = [record.label for record in self.records if record.split == "train"]
+        if NO_LABEL in labels:
+            raise UserError(
+                f"loss.class_weights = {BALANCED}: {config.data.source} does not tell how many pictures each class "
+                "has; give a weight for each class"
+            )
+        weights = balanced_class_weights(np.bincount(labels, minlength=len(self.classes)).tolist())
+        loss = dataclasses.replace(config.loss, class_weights=weights)  # type: ignore[call-arg]  # not of every loss
+        return dataclasses.replace(config, loss=loss)
 
 
 def load_splits(data: DataConfig, num_classes: int = 0, *, seed: int, progress: bool = True) -> Splits:
@@ -156,7 +174,7 @@ def _check_same_files(indexes: Sequence[PictureIndex], data: DataConfig) -> None
     if processes.count() == 1 or not processes.share_folder(cache_folder(data.cache_dir)):
         return
     own = {
-        str(index.root): fingerprint(index, data.image_size, data.skip_corrupt, data.exif_orientation)
+        str(index.root): fingerprint(index, data.image_size, data.skip_corrupt, data.exif_orientation, data.resize)
         for index in indexes
     }
     everybodys = [json.loads(text) for text in processes.share(json.dumps(own))]
@@ -176,6 +194,7 @@ def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: 
         cache_dir=data.cache_dir,
         skip_corrupt=data.skip_corrupt,
         exif_orientation=data.exif_orientation,
+        resize=data.resize,
         progress=progress,
     )
     loaded: dict[str, list[Pictures]] = {split: [] for split in splits}

@@ -103,6 +103,7 @@ def answer_pictures(
             cache_dir=cache_dir or cache_dir_of_run(config.data.cache_dir),
             skip_corrupt=True,
             exif_orientation=config.data.exif_orientation,
+            resize=config.data.resize,
             progress=progress,
         )
         rows = [row_of[path] for path in pictures.paths]

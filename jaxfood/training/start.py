@@ -11,12 +11,13 @@ from tqdm import tqdm
 
 from jaxfood import processes
 from jaxfood.config.loading import all_settings
+from jaxfood.config.loss import BALANCED, LossConfig
 from jaxfood.config.sections import Config
 from jaxfood.data.records import class_table
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.devices import make_mesh
-from jaxfood.errors import UserError, printable
-from jaxfood.optim.losses import make_loss
+from jaxfood.errors import UserError, first_few, printable
+from jaxfood.optim.losses import check_class_weights, is_balanced
 from jaxfood.runs import directory as run
 from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.lock import hold
@@ -51,7 +52,7 @@ def train_in(
     with processes.together():
         check_tensorboard(config.logging)
         if config.model.num_classes:
-            make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit before any work
+            check_class_weights(config.loss, config.model.num_classes)  # before any work
         mesh = make_mesh(config.device)
         if resume:
             check_resumable(run.read_config(workdir), config)
@@ -63,11 +64,15 @@ def train_in(
         with watch("decode"), processes.together():
             progress = config.logging.progress and processes.is_first()
             splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
-            config = splits.completed(config)
-            make_loss(config.loss, config.model.num_classes)
+            wanted, config = config, splits.completed(config)
+            check_class_weights(config.loss, config.model.num_classes)
             known = resume and check_pictures(workdir, run.read_classes(workdir), splits.records, splits.classes)
+            if resume and is_balanced(wanted.loss) and not is_balanced((stored := run.read_config(workdir)).loss):
+                check_resumable(stored, config)  # the run's weights are numbers already
         _check_alike(config, workdir, splits)
         lines = _introduction(workdir, config, splits, mesh)
+        if is_balanced(wanted.loss):
+            lines.append(_describe_class_weights(config.loss))
         lines += [unlocked] * bool(unlocked) + [_UNKNOWN_PICTURES] * (resume and not known)
         if processes.is_first():
             for line in lines:  # now, as compiling takes its time; in log.txt once the run has begun
@@ -160,6 +165,12 @@ def _introduction(workdir: Path, config: Config, splits: Splits, mesh: Mesh) -> 
         *class_table(splits.records, splits.classes),
         *splits.remarks,
     ]
+
+
+def _describe_class_weights(loss: LossConfig) -> str:
+    weights = getattr(loss, "class_weights", ())
+    without = ", 0 for classes without training pictures" * (0 in weights)
+    return f"loss.class_weights = {BALANCED}: {first_few([f'{weight:.4g}' for weight in weights], 30)}{without}"
 
 
 def _conclude(logbook: Logbook, config: Config, training: Training) -> None:
