@@ -121,6 +121,15 @@ class TrainConfig(Section):
         at_least=1,
         at_most=1_000_000,
     )
+    folds: int = setting(
+        0,
+        "split the training pictures, of each class alike, into so many folds, and train a run for each, on the "
+        "others, validated on its own; 0: one run, validated on data.valid",
+        at_least=0,
+        at_most=1000,
+        other_than=1,
+    )
+    fold: int = setting(0, "train that one of the folds alone, from 1 on; 0: all", at_least=0, at_most=1000)
     parallel: str = setting("jit", "how one step spans several devices", choices=("jit", "pmap"))
 
     def __post_init__(self) -> None:
@@ -129,6 +138,11 @@ class TrainConfig(Section):
             raise UserError(
                 f"train.accumulate = {self.accumulate} parts of train.batch_size = {self.batch_size} pictures: a part "
                 f"has at least one; set train.accumulate to {self.batch_size} or less"
+            )
+
+        if self.fold > self.folds:
+            raise UserError(
+                f"train.fold = {self.fold} of train.folds = {self.folds}: the folds are numbered from 1 to train.folds"
             )
 
     def total_steps(self, steps_per_epoch: int) -> int:
