@@ -1,7 +1,7 @@
 """A training from start to end: what must hold before it begins, anew or again, in one process or several."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,13 @@ _UNKNOWN_PICTURES = (
 
 
 def train_in(
-    workdir: Path, config: Config, after_epoch: Mapping[str, MakeAfterEpoch], *, resume: bool, overwrite: bool
+    workdir: Path,
+    config: Config,
+    after_epoch: Mapping[str, MakeAfterEpoch],
+    *,
+    resume: bool,
+    overwrite: bool,
+    when_ready: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train a classifier in a work directory; all but `after_epoch` as `jaxfood.train_and_evaluate` has it.
 
@@ -47,6 +53,7 @@ def train_in(
         after_epoch: what may be done after every epoch, by the name under which its time is told.
         resume: go on with the run that is there.
         overwrite: replace it.
+        when_ready: called by the first process when nothing is left that could fail before the run begins or goes on.
     """
     watch = Stopwatch()
     with processes.together():
@@ -63,7 +70,14 @@ def train_in(
     with hold(workdir) as unlocked, enough_memory(config):
         with watch("decode"), processes.together():
             progress = config.logging.progress and processes.is_first()
-            splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
+            splits = load_splits(
+                config.data,
+                config.model.num_classes,
+                seed=config.train.seed,
+                folds=config.train.folds,
+                fold=config.train.fold,
+                progress=progress,
+            )
             wanted, config = config, splits.completed(config)
             check_class_weights(config.loss, config.model.num_classes)
             known = resume and check_pictures(workdir, run.read_classes(workdir), splits.records, splits.classes)
@@ -81,12 +95,14 @@ def train_in(
         training = Training(config, splits, mesh, {work: do for work, do in made.items() if do is not None}, watch)
         training.compile()
         if not resume:  # only now: nothing of what is replaced is lost by what fails before
+            processes.by_first(when_ready)
             processes.by_first(lambda: _begin(workdir, config, splits, overwrite=overwrite))
         with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
             if checkpoints.last is not None:
                 training.restore(checkpoints, checkpoints.last)
             stored = run.read_config(workdir)
             if resume:  # only now: a run that cannot go on stays as it was
+                processes.by_first(when_ready)
                 processes.by_first(lambda: _go_on(workdir, config, splits))
             with open_logbook(workdir, config.logging, training.step, lines) as logbook:
                 if training.step:
