@@ -24,6 +24,7 @@ from jaxfood.runs.lock import hold
 from jaxfood.runs.pictures import read_pictures
 from jaxfood.train import main, train_and_evaluate
 from jaxfood.training import loop
+from jaxfood.training.failures import not_finite
 from jaxfood.training.logbook import Logbook, read_metrics
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -119,6 +120,16 @@ def test_what_the_folds_are_worth_is_told(trained: Trained, tiny_food: Path) -> 
     right = float(np.mean(answers.argmax(axis=1) == index.labels))
     assert known["ensemble"] == {"folds": 2, "pictures": 9, "accuracy": right}
     assert summary["ensemble"] == known["ensemble"]
+
+
+def test_a_fold_that_is_not_finite_names_the_settings_of_all(trained: Trained, config: Config, tmp_path: Path) -> None:
+    """A new attempt with the fold's own would train that fold alone."""
+    told_of = [
+        str(not_finite("the loss is nan", workdir, config, step=1, rate=1, grad_norm=1, last=None))
+        for workdir in (trained[0] / "fold2", tmp_path / "fold2")
+    ]
+    assert f"--config {trained[0] / 'config.toml'} --workdir NEW" in told_of[0]
+    assert f"--config {tmp_path / 'fold2' / 'config.toml'} --workdir NEW" in told_of[1]
 
 
 def test_a_finished_directory_says_so_and_stays(

@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from jaxfood.config import load_config
 from jaxfood.data.cache import load_pictures
 from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import index_pictures
+from jaxfood.data.pictures import Pictures
 from jaxfood.data.resize import to_square
+from jaxfood.data.tfds import TfdsPictures
+from jaxfood.errors import UserError
+from jaxfood.inference import probabilities
+from jaxfood.inference.probabilities import predict_probabilities
+from jaxfood.run_landscape import objective
+from jaxfood.runs.resume import check_resumable
 
 SIZE = 32
 BILINEAR = Image.Resampling.BILINEAR
@@ -88,3 +96,37 @@ def test_each_way_has_a_cache_entry_of_its_own(tmp_path: Path) -> None:
     for how in EXPECTED:
         load_pictures(index, SIZE, cache_dir=cache, resize=how, progress=False)
     assert {path: path.stat().st_mtime_ns for path in cache.glob("*/*.npy")} == times
+
+
+def test_a_runs_pictures_are_resized_as_it_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By predict, and by the landscape."""
+    drawn(61, 43).save(tmp_path / "0_1.png")
+    config = load_config(None, ["data.resize=pad", "data.image_size=32", "model.num_classes=2"])
+    loaded: list[np.ndarray] = []
+
+    def answer(model: object, variables: object, config: object, pictures: Pictures, *rest: object) -> np.ndarray:
+        loaded.append(pictures.images[0])
+        return np.zeros((1, 2), np.float32)
+
+    monkeypatch.setattr(probabilities, "load_run", lambda run, which: (None, None, config))
+    monkeypatch.setattr(probabilities, "read_classes", lambda run: ("0", "1"))
+    monkeypatch.setattr(probabilities, "_probabilities", answer)
+    monkeypatch.setattr(objective, "read_classes", lambda run: ("0", "1"))
+    predict_probabilities([tmp_path], tmp_path, progress=False)
+    loaded.append(objective.load_sample(str(tmp_path), config, tmp_path).images[0])
+    for pixels in loaded:
+        np.testing.assert_array_equal(pixels, np.asarray(EXPECTED["pad"](drawn(61, 43))))
+    assert len(loaded) == 2
+
+
+def test_pictures_of_tfds_are_resized_so(tmp_path: Path) -> None:
+    drawn(61, 43).save(tmp_path / "x.png")
+    record = {"image": (tmp_path / "x.png").read_bytes(), "label": 1}
+    pictures = TfdsPictures([record], ("image", "label"), SIZE, "x", resize="crop")
+    images, _ = pictures.read(np.arange(1))
+    np.testing.assert_array_equal(images[0], np.asarray(EXPECTED["crop"](drawn(61, 43))))
+
+
+def test_resume_keeps_the_way() -> None:
+    with pytest.raises(UserError, match=r"--resume cannot change data\.resize \(squash -> pad\)"):
+        check_resumable(load_config(), load_config(None, ["data.resize=pad"]))

@@ -1,5 +1,6 @@
 """Which training pictures are validated on: shares and folds by hand, their counts, and what cannot be."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +84,9 @@ def test_folds_are_alike(counts: tuple[int, ...], folds: int) -> None:
 
 
 def test_more_folds_than_pictures_is_refused() -> None:
-    with pytest.raises(UserError, match=r"train\.folds = 7: there are 6 training pictures .*set train\.folds to 6"):
+    with pytest.raises(
+        UserError, match=r"train\.folds = 7: there are 6 training pictures, of classes .*set train\.folds to 6"
+    ):
         fold_numbers(labels_of(4, 2, 1), 7, seed=0)
     with pytest.raises(UserError, match=r"train\.folds = 2: no class has two training pictures"):
         fold_numbers(labels_of(1, 1, 1), 2, seed=0)
@@ -116,6 +119,14 @@ def test_a_validation_folder_that_is_not_read_is_named(food12: Path) -> None:
 def test_a_share_of_no_picture_is_refused(fraction: float, food12: Path) -> None:
     with pytest.raises(UserError, match=r"data\.valid_fraction = 0\.0\d of 12 training pictures .* set it higher"):
         load(food12, valid_fraction=fraction)
+
+
+def test_the_share_moves_with_the_pictures(food12: Path, tmp_path: Path) -> None:
+    """A path is no identity: a copy elsewhere has the same records, so that a run goes on with it."""
+    shutil.copytree(food12, tmp_path / "moved" / "food")
+    for settings in ({"valid_fraction": 0.3}, {"folds": 3, "fold": 2}):
+        ours, theirs = (load(root, **settings).records for root in (food12, tmp_path / "moved" / "food"))  # type: ignore[arg-type]
+        assert ours == theirs
 
 
 def test_the_share_is_the_same_whatever_else_is_set(food12: Path) -> None:

@@ -142,7 +142,8 @@ class TrainConfig(Section):
 
         if self.fold > self.folds:
             raise UserError(
-                f"train.fold = {self.fold} of train.folds = {self.folds}: the folds are numbered from 1 to train.folds"
+                f"train.fold = {self.fold} and train.folds = {self.folds}: train.folds says how many folds there are, "
+                "and train.fold is one of them, counted from 1"
             )
 
     def total_steps(self, steps_per_epoch: int) -> int:

@@ -124,8 +124,8 @@ def fold_numbers(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
             dealt += len(positions)
     if dealt < folds:
         raise UserError(
-            f"train.folds = {folds}: there are {dealt} training pictures of classes that have two, and each fold takes "
-            f"one at least; set train.folds to {dealt} or less"
+            f"train.folds = {folds}: there are {dealt} training pictures, of classes that have more than one, and each "
+            f"fold takes one at least; set train.folds to {dealt} or less"
             if dealt >= 2
             else f"train.folds = {folds}: no class has two training pictures, of which one could be validated on"
         )

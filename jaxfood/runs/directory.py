@@ -46,6 +46,11 @@ def is_folds(workdir: Path) -> bool:
     return is_file(workdir / CONFIG) and is_file(workdir / FOLDS)
 
 
+def whole_of(workdir: Path) -> Path:
+    """The directory of folds that a run belongs to; of any other run itself."""
+    return workdir.parent if is_fold(workdir) and is_folds(workdir.parent) else workdir
+
+
 def is_half_made(workdir: Path) -> bool:
     """Whether a directory was to become a run's, and whoever made it was ended before it was one."""
     return is_file(workdir / FORMAT_FILE) and not is_file(workdir / CONFIG)

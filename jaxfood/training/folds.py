@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from jaxfood.data.splits import Splits, has_valid, load_splits
 from jaxfood.errors import printable
 from jaxfood.inference.probabilities import answer_of_run
 from jaxfood.runs import directory as run
-from jaxfood.runs.folds import fold_of, is_fold, write_folds
+from jaxfood.runs.folds import fold_of, write_folds
 from jaxfood.runs.lock import hold
 from jaxfood.runs.resume import check_resumable
 
@@ -70,10 +70,8 @@ def train_folds(
 @contextmanager
 def holding_folds(workdir: Path) -> Iterator[None]:
     """Hold the directory of folds that a run belongs to, if it belongs to one: else somebody else might replace it."""
-    if is_fold(workdir) and run.is_folds(workdir.parent):
-        with hold(workdir.parent):
-            yield
-    else:
+    whole = run.whole_of(workdir)
+    with hold(whole) if whole != workdir else nullcontext():
         yield
 
 
