@@ -23,6 +23,7 @@ from jaxfood.runs.directory import check_free, is_folds, is_run, load_run, read_
 from jaxfood.runs.lock import hold
 from jaxfood.runs.pictures import read_pictures
 from jaxfood.train import main, train_and_evaluate
+from jaxfood.training import folds as training_folds
 from jaxfood.training import loop
 from jaxfood.training.failures import not_finite
 from jaxfood.training.logbook import Logbook, read_metrics
@@ -120,6 +121,21 @@ def test_what_the_folds_are_worth_is_told(trained: Trained, tiny_food: Path) -> 
     right = float(np.mean(answers.argmax(axis=1) == index.labels))
     assert known["ensemble"] == {"folds": 2, "pictures": 9, "accuracy": right}
     assert summary["ensemble"] == known["ensemble"]
+
+
+def test_the_folds_answer_together_by_the_mean_of_their_probabilities(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the validation folder's labels 0 0 0 1 1 1 2 2 2: the second fold alone has six right, both together nine."""
+    eye = np.eye(3, dtype=np.float32)
+    first = 0.8 * eye[[0, 0, 0, 0, 0, 0, 2, 2, 2]] + 0.1
+    second = 0.6 * eye[[1, 1, 1, 1, 1, 1, 2, 2, 2]] + 0.1
+    first[3:6] = (0.4, 0.35, 0.25)
+    answers = iter((first, second))
+    monkeypatch.setattr(training_folds, "answer_of_run", lambda *arguments, **named: next(answers))
+    ensemble = training_folds._Ensemble(config)
+    assert ensemble.add(Path("fold1")) == {"folds": 1, "pictures": 9, "accuracy": 6 / 9}
+    assert ensemble.add(Path("fold2")) == {"folds": 2, "pictures": 9, "accuracy": 1.0}
 
 
 def test_a_fold_that_is_not_finite_names_the_settings_of_all(trained: Trained, config: Config, tmp_path: Path) -> None:
