@@ -9,14 +9,16 @@ from jaxfood.errors import UserError, first_few
 from jaxfood.inference.submission import ID_FORMS, describe_ids, make_ids, write_submission
 from jaxfood.places import check_writable_file, is_folder
 
-DESCRIPTION = """Write the class of every picture of a folder. Several runs answer together, by the mean of their
-probabilities."""
+DESCRIPTION = """Write the class of every picture of a folder. Several runs, and all folds of one, answer together, by
+the mean of their probabilities."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, predict, write."""
     parser = cli.Parser("predict", DESCRIPTION)
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=cli.path, help="work directory of a training")
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", type=cli.path, help="work directory of a training, folds and all"
+    )
     parser.add_argument(
         "--images", metavar="DIR", required=True, help="a folder of pictures, one picture, or a list (.txt, .csv, .tsv)"
     )
@@ -44,15 +46,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.set_up_jax(DeviceConfig())
 
     from jaxfood.inference.probabilities import answer_pictures
+    from jaxfood.runs.directory import each_run
 
-    answers = answer_pictures(arguments.runs, index, arguments.which, cache_dir=arguments.cache_dir)
+    runs = each_run(arguments.runs)
+    answers = answer_pictures(runs, index, arguments.which, cache_dir=arguments.cache_dir)
     categories = answers.probabilities.argmax(axis=1)
     if answers.unreadable:
         rows = {index.paths.index(path): reason for path, reason in answers.unreadable.items()}
         named = [f"{index.name(index.paths[row])}, row {ids[row]}: {reason}" for row, reason in rows.items()]
         if arguments.strict:
             raise UserError(f"{len(rows)} pictures cannot be read ({first_few(named, 10)}): mend or remove them")
-        categories[list(rows)], guess = _guess(arguments.runs, answers.classes)
+        categories[list(rows)], guess = _guess(runs, answers.classes)
         cli.say(f"{len(rows)} of {len(ids)} pictures cannot be read and get {guess}: {first_few(named, 10)}")
     write_submission(arguments.out, ids, categories.tolist())
     cli.say(f"{arguments.out}: {len(ids)} rows; {describe_ids(index.paths, ids, arguments.ids)}")

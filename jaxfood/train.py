@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def train_and_evaluate(
 
     Returns:
         `workdir`, `epochs` and `step` done, `best_epoch`, `best_accuracy` (validation), `stopped_early`, and `seconds`
-        of each kind of work.
+        of each kind of work. With `train.folds`: see `jaxfood.training.folds.train_folds`.
 
     Raises:
         UserError: a mistake in the settings or the pictures; no earlier run is lost by it.
@@ -36,10 +37,15 @@ def train_and_evaluate(
     """
     from jaxfood.run_landscape.after_epoch import measure_landscape
     from jaxfood.training.after_epoch import lower_rate_on_plateau
+    from jaxfood.training.folds import holding_folds, train_folds
     from jaxfood.training.start import train_in
 
-    after_epoch = {"plateau": lower_rate_on_plateau, "landscape": measure_landscape}
-    return train_in(to_path(workdir), config, after_epoch, resume=resume, overwrite=overwrite)
+    workdir = to_path(workdir)
+    train_one = partial(train_in, after_epoch={"plateau": lower_rate_on_plateau, "landscape": measure_landscape})
+    if config.train.folds and not config.train.fold:
+        return train_folds(workdir, config, train_one, resume=resume, overwrite=overwrite)
+    with holding_folds(workdir):
+        return train_one(workdir, config, resume=resume, overwrite=overwrite)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.resume:
         if workdir is None:
             raise UserError("--resume needs --workdir RUN: which run goes on?")
-        from jaxfood.runs.directory import CONFIG, read_config
+        from jaxfood.runs.directory import CONFIG, read_stored
 
-        read_config(workdir)  # refuses what is no run
+        read_stored(workdir)  # refuses what is no run
         earlier = [loading.read_toml(workdir / CONFIG)]
     elif recipe is None and "data" not in flags.values:
         recipe = "demo"

@@ -4,7 +4,8 @@ import dataclasses
 import itertools
 import math
 from pathlib import Path
-from typing import get_origin
+from types import UnionType
+from typing import get_args, get_origin
 
 import pytest
 
@@ -21,6 +22,8 @@ NOTES_RECIPE = {
     "data.valid": "valid",
     "data.image_size": 128,
     "data.fraction": 1.0,
+    "data.valid_fraction": 0.0,
+    "data.resize": "squash",
     "model.num_classes": 0,
     "model.dtype": "float32",
     "train.epochs": 8,
@@ -527,4 +530,5 @@ def test_three_sources_win_one_after_the_other(tmp_path: Path) -> None:
 
 def test_kinds_are_those_of_the_annotations() -> None:
     for _, _, field in (param.values for param in SETTINGS):
-        assert kind_of(field) is (get_origin(field.type) or field.type)
+        annotated = get_args(field.type)[0] if isinstance(field.type, UnionType) else field.type  # numbers or a word
+        assert kind_of(field) is (get_origin(annotated) or annotated)

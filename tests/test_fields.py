@@ -15,6 +15,8 @@ from jaxfood.config.loss import CrossEntropy, Focal
 from jaxfood.errors import UserError
 from jaxfood.runs.resume import check_resumable
 
+TAKES = "it takes numbers, at least 0, at most 1000000, or balanced"
+
 pytestmark = pytest.mark.smoke
 
 
@@ -138,7 +140,8 @@ def test_resume_refuses_other_weights_by_name() -> None:
 def test_a_wrong_flag(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match=r"^command line: loss\.class_weights = .*: it takes numbers, at least 0, at most 1000000$"
+        UserError,
+        match=r"^command line: loss\.class_weights = .*: it takes numbers, at least 0, at most 1000000, or balanced$",
     ):
         train.main([f"--loss.class_weights={text}"])
     with pytest.raises(UserError, match=r"^overrides: loss\.class_weights = "):
@@ -152,13 +155,16 @@ def test_a_wrong_flag(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_a_wrong_value_in_a_file(text: str, tmp_path: Path) -> None:
     file = write(tmp_path / "mine.toml", f"[loss]\nclass_weights = {text}\n")
     with pytest.raises(
-        UserError, match=r"^mine\.toml: loss\.class_weights = .*: it takes numbers, at least 0, at most 1000000$"
+        UserError,
+        match=r"^mine\.toml: loss\.class_weights = .*: it takes numbers, at least 0, at most 1000000, or balanced$",
     ):
         load_config(file)
 
 
 def test_an_integer_too_large_for_a_number_is_refused() -> None:
-    with pytest.raises(UserError, match=r"loss\.class_weights = .*: it takes numbers, at least 0, at most 1000000"):
+    with pytest.raises(
+        UserError, match=r"loss\.class_weights = .*: it takes numbers, at least 0, at most 1000000, or balanced"
+    ):
         CrossEntropy(class_weights=(10**400, 1))
 
 
@@ -199,12 +205,36 @@ def test_a_foreign_loss_setting(overrides: list[str], message: str) -> None:
 # Help.
 
 
+def test_a_word_in_place_of_numbers(tmp_path: Path) -> None:
+    """In a file, in a flag and in a run's own config.toml; misspelled it is refused with what is meant."""
+    file = write(tmp_path / "a.toml", '[loss]\nclass_weights = "balanced"\n')
+    for config in (load_config(file), load_config(None, ["loss.class_weights=balanced"])):
+        assert weights(config) == "balanced"
+        assert load_config(write(tmp_path / "b.toml", to_toml(config))) == config
+    with pytest.raises(UserError, match=r"class_weights = 'Balanced': .*, or balanced; write balanced$"):
+        load_config(None, ["loss.class_weights=Balanced"])
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate = 'balanced'"):
+        load_config(None, ["optimizer.learning_rate=balanced"])
+
+
+def test_resume_takes_balanced_for_numbers_that_the_run_has() -> None:
+    """Which these are is compared once the pictures are counted."""
+    numbers, balanced = (
+        load_config(None, ["loss.class_weights=1,2"]),
+        load_config(None, ["loss.class_weights=balanced"]),
+    )
+    check_resumable(numbers, balanced)
+    with pytest.raises(UserError, match=r"loss\.class_weights \(balanced -> \(1\.0, 2\.0\)\)"):
+        check_resumable(balanced, numbers)
+
+
 def test_help_says_what_the_losses_take(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train.main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     for part in (
-        'a weight for each class, separated by commas; empty: all 1 (numbers, at least 0, at most 1000000; default: ""',
+        "a weight for each class, separated by commas; empty: all 1; balanced: from the training pictures,",
+        '(numbers, at least 0, at most 1000000, or balanced; default: ""',
         "one of: cross_entropy, mse, focal (default: cross_entropy)",
         "share of the target spread evenly over all classes (a number, at least 0, at most 1; default: 0.0",
         "one of: constant, warmup_cosine, step, exponential, inverse_sqrt, one_cycle, plateau (default: constant)",

@@ -11,7 +11,7 @@ import pytest
 
 from jaxfood.config import LOSSES, load_config
 from jaxfood.errors import UserError
-from jaxfood.optim.losses import Loss, make_loss
+from jaxfood.optim.losses import Loss, balanced_class_weights, make_loss
 from jaxfood.training.metrics import batch_sums, means
 
 NUM_CLASSES = 4
@@ -261,3 +261,18 @@ def test_bfloat16_logits_keep_their_type() -> None:
 def test_class_weights_that_do_not_fit(name: str, weights: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         loss_of(f"{name} class_weights={weights}")
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    """n / (K n_c): by hand, and its property that a picture weighs 1 on average; none for what nothing is known of."""
+    assert balanced_class_weights([4, 1, 3]) == (8 / 12, 8 / 3, 8 / 9)
+    assert balanced_class_weights([4, 0, 4]) == (1, 0, 1)
+    counts = [33, 1, 270, 0, 12]
+    weights = balanced_class_weights(counts)
+    assert np.dot(weights, counts) == pytest.approx(sum(counts))
+    assert weights[3] == 0
+
+
+def test_balanced_weights_without_pictures_have_no_loss() -> None:
+    with pytest.raises(UserError, match=r"loss\.class_weights = balanced has no numbers before .*train it first"):
+        loss_of("focal class_weights=balanced")

@@ -40,6 +40,7 @@ class Accepts:
     """The values a setting takes, beside its type. A choice that ends with NAME stands for any name there."""
 
     choices: Sequence[str]
+    words: Sequence[str]  # that stand for a value which is known later
     infinite: bool
     limits: Mapping[str, float]  # by their names in `_LIMITS`
 
@@ -63,18 +64,20 @@ def setting(
     meaning: str,
     *,
     choices: Sequence[str] = (),
+    words: Sequence[str] = (),
     infinite: bool = False,
     of: type = float,
     **limits: float,
 ) -> Any:
     """A dataclass field with its default, its meaning (shown by ``--help``) and what it accepts.
 
-    A number has an upper limit, its own or the general one. The numbers of a tuple are all integers or all not (`of`).
+    A number has an upper limit, its own or the general one. A setting of numbers may take words in their place; its
+    numbers are all integers or all not (`of`).
     """
     largest = _LARGEST.get(type(default))
     if largest and not infinite and not limits.keys() & {"at_most", "below"}:
         limits["at_most"] = largest
-    accepts = Accepts(choices, infinite, limits)
+    accepts = Accepts(choices, words, infinite, limits)
     return dataclasses.field(default=default, metadata={"meaning": meaning, "accepts": accepts, "of": of})
 
 
@@ -90,12 +93,14 @@ def describe(field: dataclasses.Field) -> str:
         return "one of: " + ", ".join(choice or '""' for choice in accepts.choices)
     limits = (f"{words} {accepts.limits[name]}" for name, (words, _) in _LIMITS.items() if name in accepts.limits)
     kind = "integers" if kind_of(field) is tuple and field.metadata["of"] is int else _KINDS[kind_of(field)]
-    return ", ".join([kind, *limits])
+    return ", ".join([kind, *limits, *(f"or {word}" for word in accepts.words)])
 
 
 def check(name: str, field: dataclasses.Field, value: Any) -> Any:
     """`value` in the setting's own type (an integer becomes a number), or a UserError that says what is accepted."""
     kind, given = kind_of(field), value
+    if isinstance(value, str) and value in field.metadata["accepts"].words:
+        return value
     if kind is float:
         value = _to_float(value)
     elif kind is tuple and isinstance(value, list | tuple):
@@ -113,6 +118,8 @@ def check(name: str, field: dataclasses.Field, value: Any) -> Any:
 def parse(name: str, field: dataclasses.Field, text: str) -> Any:
     """The value that a flag's text stands for, checked. Strings stand for themselves, commas separate numbers."""
     kind = kind_of(field)
+    if (word := text.strip()) in field.metadata["accepts"].words:
+        return word
     try:
         value = _READ.get(kind, kind)(text)
     except (KeyError, ValueError):
@@ -133,6 +140,8 @@ def _meant(field: dataclasses.Field, given: Any) -> str:
     if kind is bool:
         words = {"true": ("true", "yes", "on", "1"), "false": ("false", "no", "off", "0")}
         return next((word for word, others in words.items() if text in others), "")
+    if text in accepts.words:
+        return text
     if kind not in (int, float) or isinstance(given, bool):
         return ""
     try:

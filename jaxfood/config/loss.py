@@ -4,7 +4,11 @@ from dataclasses import dataclass
 
 from jaxfood.config.fields import Section, setting, variant
 
-_WEIGHTS = "a weight for each class, separated by commas; empty: all 1"
+BALANCED = "balanced"
+_WEIGHTS = (
+    "a weight for each class, separated by commas; empty: all 1; balanced: from the training pictures, n / (K n_c) "
+    "where n_c of all n are of this one of K classes, as scikit-learn has it"
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class CrossEntropy(LossConfig):
     """`torch.nn.CrossEntropyLoss`, the notes' loss."""
 
     label_smoothing: float = setting(0.0, "share of the target spread evenly over all classes", at_least=0, at_most=1)
-    class_weights: tuple[float, ...] = setting((), _WEIGHTS, at_least=0, at_most=1_000_000)
+    class_weights: tuple[float, ...] | str = setting((), _WEIGHTS, words=(BALANCED,), at_least=0, at_most=1_000_000)
 
 
 @variant("mse", LOSSES)
@@ -36,4 +40,4 @@ class Focal(LossConfig):
     """Focal loss (Lin et al. 2017, its recommended gamma): cross-entropy times (1 - p)^gamma of the right class."""
 
     gamma: float = setting(2.0, "how little pictures that are right already weigh", at_least=0, at_most=1000)
-    class_weights: tuple[float, ...] = setting((), _WEIGHTS, at_least=0, at_most=1_000_000)
+    class_weights: tuple[float, ...] | str = setting((), _WEIGHTS, words=(BALANCED,), at_least=0, at_most=1_000_000)

@@ -19,6 +19,8 @@ from jaxfood.errors import UserError
 
 LAST_STEP = 2**31 - 1
 
+RESIZES = ("squash", "crop", "pad")
+
 
 @dataclass(frozen=True)
 class DataConfig(Section):
@@ -38,6 +40,13 @@ class DataConfig(Section):
         "as train[:90%]",
     )
     valid: str = setting("valid", "validation pictures, named as those of data.train")
+    valid_fraction: float = setting(
+        0.0,
+        "validate on this share of the training pictures of each class, drawn by train.seed, and train on the others; "
+        "data.valid is then not read; 0: no",
+        at_least=0,
+        below=1,
+    )
     class_order: str = setting(
         "name",
         "how class folders are numbered: by their sorted names as ImageFolder does, or natural (2 before 10)",
@@ -45,6 +54,12 @@ class DataConfig(Section):
     )
     image_size: int = setting(
         128, "height and width in pixels after resizing", at_least=32, at_most=2048, multiple_of=32
+    )
+    resize: str = setting(
+        "squash",
+        "how a picture becomes a square: squash changes its proportions as the notes do; crop takes its middle "
+        "(torchvision's Resize and CenterCrop of one number); pad keeps all of it between black bars",
+        choices=RESIZES,
     )
     fraction: float = setting(1.0, "share of each class's training pictures that is used", above=0, at_most=1)
     skip_corrupt: bool = setting(False, "leave out pictures that cannot be decoded instead of stopping")
@@ -85,6 +100,15 @@ class TrainConfig(Section):
         at_least=1,
         at_most=1_000_000,
     )
+    folds: int = setting(
+        0,
+        "split the training pictures, of each class alike, into so many folds, and train a run for each, on the "
+        "others, validated on its own; 0: one run, validated on data.valid",
+        at_least=0,
+        at_most=1000,
+        other_than=1,
+    )
+    fold: int = setting(0, "train that one of the folds alone, from 1 on; 0: all", at_least=0, at_most=1000)
     parallel: str = setting("jit", "how one step spans several devices", choices=("jit", "pmap"))
     monitor: str = setting(
         "valid_accuracy",
@@ -120,6 +144,12 @@ class TrainConfig(Section):
             raise UserError(
                 f"train.accumulate = {self.accumulate} parts of train.batch_size = {self.batch_size} pictures: a part "
                 f"has at least one; set train.accumulate to {self.batch_size} or less"
+            )
+
+        if self.fold > self.folds:
+            raise UserError(
+                f"train.fold = {self.fold} and train.folds = {self.folds}: train.folds says how many folds there are, "
+                "and train.fold is one of them, counted from 1"
             )
 
     def total_steps(self, steps_per_epoch: int) -> int:

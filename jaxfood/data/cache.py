@@ -3,9 +3,9 @@
 The notes' FoodDataset decodes every picture again in every epoch. Here the first run decodes all of them with threads;
 later ones stat the files and map the array, which takes milliseconds.
 
-A cache folder holds one entry for each index root and image size. An entry holds one version, named by the fingerprint
-of what it was made from and replaced when that changes. So load whole indices, and take subsets of `Pictures`: two
-subsets of one root would take turns in its entry.
+A cache folder holds one entry for each index root, image size and way to resize. An entry holds one version, named by
+the fingerprint of what it was made from and replaced when that changes. So load whole indices, and take subsets of
+`Pictures`: two subsets of one root would take turns in its entry.
 """
 
 import io
@@ -61,6 +61,7 @@ def load_pictures(
     cache_dir: str | Path = "",
     skip_corrupt: bool = False,
     exif_orientation: bool = False,
+    resize: str = "squash",
     progress: bool = True,
     description: str = "decoding",
 ) -> Pictures:
@@ -75,6 +76,7 @@ def load_pictures(
         cache_dir: where entries live; as in `cache_folder.cache_folder`.
         skip_corrupt: leave out pictures that cannot be decoded instead of refusing all; the caller reports `skipped`.
         exif_orientation: turn pictures as their EXIF data say; the caller reports `oriented`.
+        resize: as `data.resize` has it.
         progress: whether to show a progress bar on standard error while decoding.
         description: the bar's text.
 
@@ -84,7 +86,7 @@ def load_pictures(
     """
     if not len(index):
         raise ValueError("an index of at least one picture is needed")
-    entry = _Entry(index, image_size, skip_corrupt, exif_orientation, cache_folder(cache_dir))
+    entry = _Entry(index, image_size, skip_corrupt, exif_orientation, resize, cache_folder(cache_dir))
     for _ in range(_TRIES):
         if (pictures := entry.read()) is not None:
             return pictures
@@ -119,12 +121,18 @@ class _Entry:
     """
 
     def __init__(
-        self, index: PictureIndex, image_size: int, skip_corrupt: bool, exif_orientation: bool, cache: Path
+        self,
+        index: PictureIndex,
+        image_size: int,
+        skip_corrupt: bool,
+        exif_orientation: bool,
+        resize: str,
+        cache: Path,
     ) -> None:
         self.index, self.image_size = index, image_size
-        self.skip_corrupt, self.exif_orientation = skip_corrupt, exif_orientation
-        self.folder = cache / entry_name(index.root, image_size)
-        self.fingerprint = fingerprint(index, image_size, skip_corrupt, exif_orientation)
+        self.skip_corrupt, self.exif_orientation, self.resize = skip_corrupt, exif_orientation, resize
+        self.folder = cache / entry_name(index.root, image_size, resize)
+        self.fingerprint = fingerprint(index, image_size, skip_corrupt, exif_orientation, resize)
         self.array = self.folder / f"{self.fingerprint}.npy"
         self.description = self.folder / f"{self.fingerprint}.json"
 
@@ -174,7 +182,12 @@ class _Entry:
         paths, found = self.index.paths, _Found()
         file.write(_header(len(paths), self.image_size))
         threads = max(_BUCKET_READERS, available_cpus()) if is_remote(paths[0]) else 0
-        decode = partial(decode_file_or_reason, image_size=self.image_size, exif_orientation=self.exif_orientation)
+        decode = partial(
+            decode_file_or_reason,
+            image_size=self.image_size,
+            exif_orientation=self.exif_orientation,
+            resize=self.resize,
+        )
         with closing(map_in_threads(decode, paths, threads=threads)) as decoded:
             for path, picture in zip(paths, decoded, strict=True):
                 if isinstance(picture, str):
@@ -232,6 +245,7 @@ class _Entry:
             "image_size": self.image_size,
             "skip_corrupt": self.skip_corrupt,
             "exif_orientation": self.exif_orientation,
+            "resize": self.resize,
             "skipped": {str(path): reason for path, reason in found.skipped.items()},
             "oriented": found.oriented,
             "format_version": FORMAT_VERSION,

@@ -61,11 +61,12 @@ def writing_to(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def entry_name(root: Path, image_size: int) -> str:
-    """A name that people can read (`food-train-128px-1a2b3c4d`), and that no other root and size has."""
+def entry_name(root: Path, image_size: int, resize: str = "squash") -> str:
+    """A name that people can read (`food-train-128px-1a2b3c4d`), and that no other root, size and `data.resize` has."""
     readable = "-".join(_cut(re.sub(r"[^\w.]+", "_", part), 24) for part in root.parts[-2:])
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()
-    return f"{readable}-{image_size}px-{digest[:8]}"
+    how = "" if resize == "squash" else f"-{resize}"
+    return f"{readable}-{image_size}px{how}-{digest[:8]}"
 
 
 def _cut(name: str, length: int) -> str:
@@ -73,13 +74,17 @@ def _cut(name: str, length: int) -> str:
     return os.fsencode(name)[:length].decode(errors="ignore")
 
 
-def fingerprint(index: PictureIndex, image_size: int, skip_corrupt: bool, exif_orientation: bool = False) -> str:
+def fingerprint(
+    index: PictureIndex, image_size: int, skip_corrupt: bool, exif_orientation: bool = False, resize: str = "squash"
+) -> str:
     """A name for the pictures of `index` as they are now: their paths, sizes and times, and how they are decoded.
 
     Raises:
         UserError: a file is gone or may not be looked at.
     """
     how = f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt} {exif_orientation}"
+    if resize != "squash":
+        how += f" {resize}"
     digest = hashlib.sha256(how.encode())
     for path in index.paths:
         if is_remote(path):

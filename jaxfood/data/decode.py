@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from jaxfood.data.resize import to_square
 from jaxfood.data.signatures import describe_foreign, readable_format
 from jaxfood.data.threads import Budget, return_freed_memory
 from jaxfood.files import is_remote, read_bytes, reading
@@ -94,43 +95,52 @@ class DecodedFile(NamedTuple):
     digest: str
 
 
-def decode_picture(path: str | Path, image_size: int, *, exif_orientation: bool = False) -> np.ndarray:
+def decode_picture(
+    path: str | Path, image_size: int, *, exif_orientation: bool = False, resize: str = "squash"
+) -> np.ndarray:
     """Decodes one picture to uint8 [H, W, 3] with H = W = `image_size`.
 
     Equal to the bit to `Image.open(path).convert("RGB").resize((S, S), BILINEAR)`, which is what torchvision's
     `Resize((S, S))` in the notes does to a PIL image; like it, this ignores the orientation in the EXIF data unless
     `exif_orientation` is set (`ImageOps.exif_transpose` before it is resized). The notes do not convert to RGB, so that
-    a CMYK or greyscale picture breaks their batch. Of several frames the first counts.
+    a CMYK or greyscale picture breaks their batch. Of several frames the first counts. For another `resize` than that
+    see `jaxfood.data.resize`.
 
     Raises:
         DecodingError: the file is no picture.
         UserError: the file cannot be read, which says nothing about the picture.
     """
     with _reading(path) as encoded:
-        return decode_bytes(encoded, image_size, exif_orientation=exif_orientation)
+        return decode_bytes(encoded, image_size, exif_orientation=exif_orientation, resize=resize)
 
 
-def decode_file(path: str | Path, image_size: int, *, exif_orientation: bool = False) -> DecodedFile:
+def decode_file(
+    path: str | Path, image_size: int, *, exif_orientation: bool = False, resize: str = "squash"
+) -> DecodedFile:
     """As `decode_picture`, with what else the file tells."""
     with _reading(path) as encoded:
         digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
-        return DecodedFile(*decode(encoded, image_size, exif_orientation=exif_orientation), digest)
+        return DecodedFile(*decode(encoded, image_size, exif_orientation=exif_orientation, resize=resize), digest)
 
 
-def decode_file_or_reason(path: str | Path, image_size: int, *, exif_orientation: bool = False) -> DecodedFile | str:
+def decode_file_or_reason(
+    path: str | Path, image_size: int, *, exif_orientation: bool = False, resize: str = "squash"
+) -> DecodedFile | str:
     """As `decode_file`, but for a file that is no picture the reason (not the error: it would hold on to the file)."""
     try:
-        return decode_file(path, image_size, exif_orientation=exif_orientation)
+        return decode_file(path, image_size, exif_orientation=exif_orientation, resize=resize)
     except DecodingError as error:
         return str(error)
 
 
-def decode_bytes(encoded: bytes, image_size: int, *, exif_orientation: bool = False) -> np.ndarray:
+def decode_bytes(
+    encoded: bytes, image_size: int, *, exif_orientation: bool = False, resize: str = "squash"
+) -> np.ndarray:
     """As `decode_picture`, of a file's content."""
-    return decode(encoded, image_size, exif_orientation=exif_orientation).pixels
+    return decode(encoded, image_size, exif_orientation=exif_orientation, resize=resize).pixels
 
 
-def decode(encoded: bytes, image_size: int, *, exif_orientation: bool = False) -> Decoded:
+def decode(encoded: bytes, image_size: int, *, exif_orientation: bool = False, resize: str = "squash") -> Decoded:
     """As `decode_bytes`, with the orientation.
 
     However many threads call it, large pictures take turns, so that what they hold together stays within about 2 GiB.
@@ -140,7 +150,7 @@ def decode(encoded: bytes, image_size: int, *, exif_orientation: bool = False) -
             _check_size(*picture.size)
             needed = _bytes_to_decode(picture)
             with _decoding.holding(needed):
-                decoded = _decode(picture, image_size, exif_orientation)
+                decoded = _decode(picture, image_size, exif_orientation, resize)
                 if needed > _decoding.free:
                     picture.close()
                     return_freed_memory()
@@ -151,13 +161,13 @@ def decode(encoded: bytes, image_size: int, *, exif_orientation: bool = False) -
         raise DecodingError(_reason(encoded, error)) from error
 
 
-def _decode(picture: Image.Image, image_size: int, exif_orientation: bool) -> Decoded:
+def _decode(picture: Image.Image, image_size: int, exif_orientation: bool, resize: str) -> Decoded:
     rgb = _to_rgb(picture)
     picture.load()
     orientation = _orientation(picture)
     if exif_orientation and orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
-    return Decoded(np.asarray(rgb.resize((image_size, image_size), Image.Resampling.BILINEAR)), orientation)
+    return Decoded(np.asarray(to_square(rgb, image_size, resize)), orientation)
 
 
 @contextmanager

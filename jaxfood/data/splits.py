@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxfood import processes
+from jaxfood.config.loss import BALANCED
 from jaxfood.config.model import MAX_CLASSES
 from jaxfood.config.sections import Config, DataConfig
 from jaxfood.data import tfds
@@ -18,10 +19,13 @@ from jaxfood.data.cache_folder import cache_folder, fingerprint
 from jaxfood.data.cached_pictures import CachedPictures
 from jaxfood.data.demo import demo_root
 from jaxfood.data.index import PictureIndex, Positions, check_labels, counted, index_pictures
+from jaxfood.data.labels import NO_LABEL
 from jaxfood.data.pictures import Pictures, StoredPictures, list_unreadable
 from jaxfood.data.records import Records, class_remarks, doubles, record_split
+from jaxfood.data.shares import select
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import read_bytes, to_path
+from jaxfood.optim.losses import balanced_class_weights, is_balanced
 from jaxfood.places import entries, exists, is_file, is_folder, similar
 
 
@@ -44,11 +48,28 @@ class Splits:
     remarks: tuple[str, ...] = ()
 
     def completed(self, config: Config) -> Config:
-        """A configuration with as many classes as these pictures have."""
-        return dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=len(self.classes)))
+        """A configuration with as many classes as these pictures have, and with class weights in numbers.
+
+        Raises:
+            UserError: the class weights are to be balanced and the labels are not known.
+        """
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=len(self.classes)))
+        if not is_balanced(config.loss):
+            return config
+        labels = [record.label for record in self.records if record.split == "train"]
+        if NO_LABEL in labels:
+            raise UserError(
+                f"loss.class_weights = {BALANCED}: {config.data.source} does not tell how many pictures each class "
+                "has; give a weight for each class"
+            )
+        weights = balanced_class_weights(np.bincount(labels, minlength=len(self.classes)).tolist())
+        loss = dataclasses.replace(config.loss, class_weights=weights)  # type: ignore[call-arg]  # not of every loss
+        return dataclasses.replace(config, loss=loss)
 
 
-def load_splits(data: DataConfig, num_classes: int = 0, *, seed: int, progress: bool = True) -> Splits:
+def load_splits(
+    data: DataConfig, num_classes: int = 0, *, seed: int, folds: int = 0, fold: int = 0, progress: bool = True
+) -> Splits:
     """Index both splits, check every label, then decode them (or find them decoded).
 
     Several processes must all call it, within `processes.together`; where they share a cache folder the first decodes.
@@ -57,38 +78,65 @@ def load_splits(data: DataConfig, num_classes: int = 0, *, seed: int, progress: 
         data: where the pictures are. `train` and `valid` may name several folders joined by `+`. For a data set of
             TFDS see `jaxfood.data.tfds`.
         num_classes: labels must be below it; 0: as many as the training pictures have.
-        seed: which pictures `data.fraction` takes.
+        seed: which pictures `data.valid_fraction` and `data.fraction` take, and which fold has which.
+        folds: how many folds of the training pictures there are to be; 0: none.
+        fold: the one that is validated on in place of `data.valid`, from 1 on; 0: none, but that they can be made is
+            checked.
         progress: whether to show bars.
 
     Raises:
-        UserError: a folder is missing or empty, a label is missing or too large, pictures cannot be read.
+        UserError: a folder is missing or empty, a label is missing or too large, pictures cannot be read, there are too
+            few for a share or for folds.
     """
     if data.source.startswith(tfds.PREFIX):
+        _refuse_shares(data, folds)
         opened = tfds.open_splits(data, num_classes)
         named = f"{len(opened[2])} classes: {first_few(opened[2], 12)}"
         return Splits(*opened, (f"{named}; how many pictures each has TFDS does not tell",))
     root = _root(data)
     train, num_classes = _index_train(root, data, num_classes)
     classes = _class_names(root, train[0].classes, num_classes)
-    valid = _index_split(root, "valid", data, num_classes, classes)
+    has_own = not data.valid_fraction and not fold
+    valid = _index_split(root, "valid", data, num_classes, classes) if has_own else []
     for index in (*train, *valid):
         check_labels(index, num_classes)
     _check_same_files([*train, *valid], data)
     train_parts, valid_parts = processes.first_then_all(
         lambda: _load({"train": train, "valid": valid}, data, progress), cache_folder(data.cache_dir)
     )
-    chosen: Positions = slice(None)
-    if data.fraction < 1:
-        chosen = _stratified(np.concatenate([part.labels for part in train_parts]), data.fraction, seed)
+    labels = np.concatenate([part.labels for part in train_parts])
+    chosen = select(labels, data, classes, seed=seed, folds=folds, fold=fold)
+    remarks = [*_remarks("training", train, train_parts, data), *_remarks("validation", valid, valid_parts, data)]
+    if chosen.valid is not None:
+        valid, valid_parts = train, train_parts
+    positions: Positions = slice(None) if chosen.valid is None else chosen.valid
     join = _join if data.resident else CachedPictures
-    records = record_split("train", train, train_parts, chosen) + record_split("valid", valid, valid_parts)
-    remarks = (
-        *_remarks("training", train, train_parts, data),
-        *_remarks("validation", valid, valid_parts, data),
+    records = record_split("train", train, train_parts, chosen.train)
+    records += record_split("valid", valid, valid_parts, positions)
+    remarks += [
+        *chosen.remarks,
         *class_remarks(records, classes, class_order=data.class_order, are_names=bool(train[0].classes)),
         *doubles(records),
-    )
-    return Splits(join(train_parts, chosen), join(valid_parts, slice(None)), classes, records, remarks)
+    ]
+    return Splits(join(train_parts, chosen.train), join(valid_parts, positions), classes, records, tuple(remarks))
+
+
+def has_valid(data: DataConfig) -> bool:
+    """Whether there are pictures to validate on, not counting folds; a `data.valid` of the user's own choice counts."""
+    if data.source != "folder" or data.valid_fraction or data.valid != DataConfig.valid:
+        return True
+    return exists(_root(data) / data.valid)
+
+
+def _refuse_shares(data: DataConfig, folds: int) -> None:
+    """Refuse what needs the labels, which TFDS tells only with the pictures."""
+    settings = {f"data.valid_fraction = {data.valid_fraction:g}": data.valid_fraction, f"train.folds = {folds}": folds}
+    for setting, is_set in settings.items():
+        if is_set:
+            raise UserError(
+                f"{setting}: {data.source} does not tell its labels before it is read; leave it out and name the "
+                "shares as splits, such as data.train = train[20%:] and data.valid = train[:20%]"
+            )
 
 
 def _remarks(split: str, indexes: Sequence[PictureIndex], parts: Sequence[Pictures], data: DataConfig) -> Iterator[str]:
@@ -157,7 +205,7 @@ def _check_same_files(indexes: Sequence[PictureIndex], data: DataConfig) -> None
     if processes.count() == 1 or not processes.share_folder(cache_folder(data.cache_dir)):
         return
     own = {
-        str(index.root): fingerprint(index, data.image_size, data.skip_corrupt, data.exif_orientation)
+        str(index.root): fingerprint(index, data.image_size, data.skip_corrupt, data.exif_orientation, data.resize)
         for index in indexes
     }
     everybodys = [json.loads(text) for text in processes.share(json.dumps(own))]
@@ -177,6 +225,7 @@ def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: 
         cache_dir=data.cache_dir,
         skip_corrupt=data.skip_corrupt,
         exif_orientation=data.exif_orientation,
+        resize=data.resize,
         progress=progress,
     )
     loaded: dict[str, list[Pictures]] = {split: [] for split in splits}
@@ -195,16 +244,6 @@ def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: 
 def _join(parts: Sequence[Pictures], chosen: Positions) -> Pictures:
     """Some of the pictures of all parts."""
     return sum(parts[1:], start=parts[0]).subset(chosen)
-
-
-def _stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Positions of a random share of each class (at least one picture of each), in their old order."""
-    rng = np.random.default_rng(seed)
-    chosen = []
-    for label in np.unique(labels):
-        positions = np.flatnonzero(labels == label)
-        chosen.append(rng.permutation(positions)[: max(1, round(fraction * len(positions)))])
-    return np.sort(np.concatenate(chosen))
 
 
 def _class_names(root: Path, folders: tuple[str, ...], num_classes: int) -> tuple[str, ...]:

@@ -19,13 +19,13 @@ from jaxfood.data.cache import load_pictures
 from jaxfood.data.cache_folder import cache_dir_of_run
 from jaxfood.data.cached_pictures import CachedPictures
 from jaxfood.data.index import PictureIndex, index_pictures
-from jaxfood.data.pictures import Pictures
+from jaxfood.data.pictures import Pictures, StoredPictures
 from jaxfood.devices import compile_step, make_mesh, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import to_path
 from jaxfood.model.network import Network
 from jaxfood.model.networks import predict_logits
-from jaxfood.runs.directory import load_run, read_classes
+from jaxfood.runs.directory import each_run, load_run, read_classes
 from jaxfood.runs.pictures import are_numbers
 
 
@@ -58,7 +58,7 @@ def predict_probabilities(
     Each run sees the pictures in its own size, and as many at a time as its training had in memory.
 
     Args:
-        runs: work directories of runs of the same classes.
+        runs: work directories of runs of the same classes; one of folds stands for all its folds.
         images: N pictures: a folder, in the order of the file names, a picture, a list, or an index of them.
         which: the checkpoint of each run: "best", "last" or a step.
         cache_dir: where decoded pictures are kept; empty: where the run keeps them, if that is on this machine.
@@ -89,6 +89,7 @@ def answer_pictures(
     Raises:
         UserError: no such run or checkpoint, runs of different classes, no picture that can be read.
     """
+    runs = each_run(runs)
     index = images if isinstance(images, PictureIndex) else index_pictures(images, labelled=False)
     loaded = [load_run(run, which) for run in runs]
     classes = common_classes(runs)
@@ -103,6 +104,7 @@ def answer_pictures(
             cache_dir=cache_dir or cache_dir_of_run(config.data.cache_dir),
             skip_corrupt=True,
             exif_orientation=config.data.exif_orientation,
+            resize=config.data.resize,
             progress=progress,
         )
         rows = [row_of[path] for path in pictures.paths]
@@ -110,6 +112,14 @@ def answer_pictures(
         unreadable |= pictures.skipped
     total[[row_of[path] for path in unreadable]] = np.nan
     return Answers(total / len(loaded), unreadable, classes)
+
+
+def answer_of_run(
+    run: Path, pictures: Pictures | StoredPictures, which: str | int = "best", *, progress: bool, device: DeviceConfig
+) -> np.ndarray:
+    """One run's class probabilities `[N, num_classes]` of pictures of its size, as `answer_pictures` has them."""
+    model, variables, config = load_run(run, which)
+    return _probabilities(model, variables, config, pictures, make_mesh(device), progress)
 
 
 def common_classes(runs: Sequence[str | Path]) -> tuple[str, ...]:
@@ -138,9 +148,16 @@ def common_classes(runs: Sequence[str | Path]) -> tuple[str, ...]:
 
 
 def _probabilities(
-    model: Network, variables: dict[str, Any], config: Config, pictures: Pictures, mesh: Mesh, progress: bool
+    model: Network,
+    variables: dict[str, Any],
+    config: Config,
+    pictures: Pictures | StoredPictures,
+    mesh: Mesh,
+    progress: bool,
 ) -> np.ndarray:
-    source = pictures if config.data.resident else CachedPictures([pictures])
+    source = pictures
+    if isinstance(pictures, Pictures) and not config.data.resident:
+        source = CachedPictures([pictures])
     feed = make_batches(source, mesh, by_device=takes_rows_by_device(config))
     order, batch_size = np.arange(len(pictures)), config.train.part_size
     variables = on_every_device(variables, mesh)

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxfood.config.loss import CrossEntropy, Focal, LossConfig, MeanSquaredError
+from jaxfood.config.loss import BALANCED, CrossEntropy, Focal, LossConfig, MeanSquaredError
 from jaxfood.errors import UserError
 
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -18,14 +18,15 @@ def make_loss(loss: LossConfig, num_classes: int) -> Loss:
     A batch's loss is sum(losses) / sum(weights): PyTorch's mean, where a picture's weight is its class's.
 
     Raises:
-        UserError: the class weights are not one for each class.
+        UserError: the class weights are not one for each class, or not known yet.
     """
-    weights = tuple(getattr(loss, "class_weights", ()))
-    if weights and (len(weights) != num_classes or not any(weights)):
-        what = "are all 0" if len(weights) == num_classes else f"has {len(weights)} numbers"
+    check_class_weights(loss, num_classes)
+    if is_balanced(loss):
         raise UserError(
-            f"loss.class_weights {what} and model.num_classes = {num_classes}: give a weight for each class"
+            f"loss.class_weights = {BALANCED} has no numbers before training pictures are counted, and this run has "
+            "seen none: train it first, or give the numbers"
         )
+    weights: tuple[float, ...] = getattr(loss, "class_weights", ())
     losses: Callable[[jax.Array, jax.Array], jax.Array]
     match loss:
         case CrossEntropy():
@@ -37,6 +38,34 @@ def make_loss(loss: LossConfig, num_classes: int) -> Loss:
         case _:
             raise TypeError(f"no loss for {loss}")
     return lambda logits, labels: (losses(logits, labels), _of_labels(weights, logits, labels))
+
+
+def is_balanced(loss: LossConfig) -> bool:
+    """Whether a loss weighs classes by how many training pictures they have, which is to be counted yet."""
+    return getattr(loss, "class_weights", ()) == BALANCED
+
+
+def balanced_class_weights(counts: Sequence[int]) -> tuple[float, ...]:
+    """n / (K n_c) for each class, as scikit-learn's `compute_class_weight("balanced")`, from its n_c training pictures.
+
+    K are the classes that have any; one without gets 0. A training picture then weighs 1 on average.
+    """
+    present = sum(count > 0 for count in counts)
+    return tuple(sum(counts) / (present * count) if count else 0.0 for count in counts)
+
+
+def check_class_weights(loss: LossConfig, num_classes: int) -> None:
+    """Check that class weights, if any are given, are one for each class.
+
+    Raises:
+        UserError: they are not.
+    """
+    weights = getattr(loss, "class_weights", ())
+    if weights and weights != BALANCED and (len(weights) != num_classes or not any(weights)):
+        what = "are all 0" if len(weights) == num_classes else f"has {len(weights)} numbers"
+        raise UserError(
+            f"loss.class_weights {what} and model.num_classes = {num_classes}: give a weight for each class"
+        )
 
 
 def cross_entropy(

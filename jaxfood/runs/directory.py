@@ -3,8 +3,8 @@
 import dataclasses
 import glob
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from jaxfood.model.network import Network
 from jaxfood.model.networks import init_variables, make_model
 from jaxfood.places import check_work_directory, entries, exists, is_file, is_folder, kind, similar
 from jaxfood.runs.checkpoints import CHECKPOINTS, Checkpoints
+from jaxfood.runs.folds import FOLDS, fold_of, folders_of_folds, is_fold, read_folds, write_folds
 from jaxfood.runs.lock import HOLDER, LOCK
 from jaxfood.runs.pictures import PICTURES, write_pictures
 from jaxfood.version import __version__
@@ -38,6 +39,16 @@ def is_run(workdir: Path) -> bool:
     if is_remote(workdir):  # a bucket has no empty folders: before the first checkpoint there is no checkpoints/
         return is_file(workdir / CONFIG) and is_file(workdir / CLASSES)
     return is_file(workdir / CONFIG) and is_folder(workdir / CHECKPOINTS)
+
+
+def is_folds(workdir: Path) -> bool:
+    """Whether a directory is one of folds, each of which is a run: see `jaxfood.runs.folds`."""
+    return is_file(workdir / CONFIG) and is_file(workdir / FOLDS)
+
+
+def whole_of(workdir: Path) -> Path:
+    """The directory of folds that a run belongs to; of any other run itself."""
+    return workdir.parent if is_fold(workdir) and is_folds(workdir.parent) else workdir
 
 
 def is_half_made(workdir: Path) -> bool:
@@ -69,14 +80,20 @@ def check_free(workdir: Path, *, overwrite: bool) -> None:
     what = kind(workdir)
     if what and what != "folder":
         raise UserError(f"{workdir} is a file; choose another --workdir")
-    if is_run(workdir):
+    if is_run(workdir) or is_folds(workdir):
         if not overwrite:
             raise UserError(
                 f"{workdir} is a run already: go on with --resume, replace it with --overwrite, or take another"
             )
-    elif what and not is_half_made(workdir) and any(path.name not in (LOCK, HOLDER) for path in entries(workdir)):
+    elif what and not is_half_made(workdir) and not _holds_nothing(workdir):
         raise UserError(f"{workdir} is not empty and not a run; choose another --workdir")
     check_work_directory(workdir)
+
+
+def _holds_nothing(workdir: Path) -> bool:
+    """Whether there are but locks, left by a process that was killed before its run began; or its first fold's."""
+    others = [path for path in entries(workdir) if path.name not in (LOCK, HOLDER)]
+    return all(is_fold(path) and is_folder(path) and _holds_nothing(path) for path in others)
 
 
 def begin(workdir: Path, classes: Sequence[str], records: Records = (), *, overwrite: bool = False) -> None:
@@ -90,16 +107,50 @@ def begin(workdir: Path, classes: Sequence[str], records: Records = (), *, overw
     """
     check_free(workdir, overwrite=overwrite)
     with writing(workdir):
-        for name in _OWN:
-            remove(workdir / name)
-        if not is_remote(workdir):
-            workdir.mkdir(parents=True, exist_ok=True)
-        write_whole(workdir / FORMAT_FILE, json.dumps({"format": FORMAT, "jaxfood": __version__}) + "\n")
+        _make_room(workdir)
         if not is_remote(workdir):
             (workdir / CHECKPOINTS).mkdir()
         write_classes(workdir, classes)
         if records:
             write_pictures(workdir, records)
+
+
+def begin_folds(workdir: Path, config: Config) -> None:
+    """Make a directory one of folds, in place of what is there, as its first fold, which this process holds, begins.
+
+    Args:
+        workdir: free, as `check_free` has it.
+        config: that of all folds.
+    """
+    with writing(workdir):
+        _make_room(workdir, held=fold_of(workdir, 1))
+        write_folds(workdir, {"folds": config.train.folds, "accuracies": []})
+        write_config(workdir, config)
+
+
+def _make_room(workdir: Path, held: Path | None = None) -> None:
+    """Remove what an earlier run, or its folds, wrote in a directory, which is half made until its config.toml is.
+
+    Args:
+        workdir: the directory.
+        held: a fold whose lock this process holds.
+    """
+    remove(workdir / CONFIG)
+    if is_file(workdir / FOLDS):
+        for fold in folders_of_folds(workdir):
+            for name in _OWN:
+                remove(fold / name)
+            if fold != held and not is_remote(fold):
+                with suppress(OSError):  # something of the user's is there
+                    for name in (LOCK, HOLDER):
+                        (fold / name).unlink(missing_ok=True)
+                    fold.rmdir()
+        remove(workdir / FOLDS)
+    for name in _OWN:
+        remove(workdir / name)
+    if not is_remote(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+    write_whole(workdir / FORMAT_FILE, json.dumps({"format": FORMAT, "jaxfood": __version__}) + "\n")
 
 
 @contextmanager
@@ -125,7 +176,22 @@ def read_config(workdir: Path, *later: Source) -> Config:
     Raises:
         UserError: the directory is no run.
     """
-    if not is_run(workdir):
+    if is_folds(workdir):
+        count, _ = read_folds(workdir)
+        raise UserError(
+            f"{workdir} is not a run but holds {count}, its folds: name one of them, {fold_of(workdir, 1)} to "
+            f"{fold_of(workdir, count).name}"
+        )
+    return read_stored(workdir, *later)
+
+
+def read_stored(workdir: Path, *later: Source) -> Config:
+    """The configuration of a run or of a directory of folds, changed by later sources.
+
+    Raises:
+        UserError: the directory is neither.
+    """
+    if not is_run(workdir) and not is_folds(workdir):
         raise UserError(f"{workdir} is not a run: {_missing(workdir)}; name the work directory of a training")
     _check_format(workdir)
     return merge(read_toml(workdir / CONFIG), *later)
@@ -186,6 +252,27 @@ def load_run(workdir: str | Path, which: str | int = "best") -> tuple[Network, d
     with Checkpoints(workdir) as checkpoints:
         variables = checkpoints.restore_variables(checkpoints.find(which), target)
     return make_model(config.model), variables, config
+
+
+def each_run(runs: Iterable[str | Path]) -> list[Path]:
+    """The runs that are named, a directory of folds standing for all its folds.
+
+    Raises:
+        UserError: one of its folds is not finished.
+    """
+    found: list[Path] = []
+    for workdir in map(to_path, runs):
+        if not is_folds(workdir):
+            found.append(workdir)
+            continue
+        count, finished = read_folds(workdir)
+        if finished < count:
+            raise UserError(
+                f"{workdir}: {finished} of its {count} folds are finished: go on with python -m jaxfood.train "
+                f"--workdir {workdir} --resume, or name the folds, such as {fold_of(workdir, 1)}"
+            )
+        found += [fold_of(workdir, fold) for fold in range(1, count + 1)]
+    return found
 
 
 def kept_steps(workdir: Path) -> list[int]:

@@ -3,12 +3,14 @@
 import dataclasses
 
 from jaxfood.config.loading import all_settings
+from jaxfood.config.loss import BALANCED
 from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.optim.schedules import make_schedule
 
 # Where data lie, and which can be read, is not what they are: `runs.pictures` compares the pictures themselves.
 _WHERE = ("data.root", "data.train", "data.valid", "data.skip_corrupt", "data.cache_dir", "data.resident")
+_WEIGHTS = "loss.class_weights"
 _CHANGEABLE = ("train.epochs", "train.patience", *_WHERE, "landscape.", "device.", "distributed.", "logging.")
 
 
@@ -55,6 +57,8 @@ def check_resumable(stored: Config, wanted: Config) -> None:
             wanted, model=dataclasses.replace(wanted.model, num_classes=stored.model.num_classes)
         )
     before, after = dict(all_settings(stored)), dict(all_settings(wanted))
+    if _WEIGHTS in before and after.get(_WEIGHTS) == BALANCED:
+        after[_WEIGHTS] = before[_WEIGHTS]  # compared as numbers, once the pictures are counted
     changed = [
         f"{name} ({before.get(name, 'unset')} -> {after.get(name, 'unset')})"
         for name in sorted(before.keys() | after.keys())

@@ -13,7 +13,7 @@ from jaxfood.config.sections import Config
 from jaxfood.errors import UserError, bounded
 from jaxfood.files import is_remote
 from jaxfood.places import is_file, is_folder
-from jaxfood.runs.directory import CHECKPOINTS, CONFIG
+from jaxfood.runs.directory import CHECKPOINTS, CONFIG, whole_of
 
 
 @jax.jit
@@ -41,7 +41,7 @@ def not_finite(
     lower = f"--optimizer.learning_rate {config.optimizer.learning_rate / 10:g}"
     return UserError(
         f"{what} at step {step} (learning rate {rate:.3g}, gradient norm {grad_norm:.3g}); {kept}; begin again with a "
-        f"lower rate: python -m jaxfood.train --config {workdir / CONFIG} --workdir NEW {lower}"
+        f"lower rate: python -m jaxfood.train --config {whole_of(workdir) / CONFIG} --workdir NEW {lower}"
     )
 
 

@@ -9,7 +9,7 @@ import optax
 
 from jaxfood.config.sections import Config
 from jaxfood.model.networks import init_variables
-from jaxfood.optim.losses import make_loss
+from jaxfood.optim.losses import check_class_weights
 from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.directory import begin, check_free, on_one_device, read_config, write_config, writing
 from jaxfood.runs.lock import hold
@@ -55,7 +55,7 @@ def begin_from(
         opt_state: the optimizer's, if it goes on from elsewhere too; None begins anew.
         classes: their names; by default their numbers.
     """
-    make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit
+    check_class_weights(config.loss, config.model.num_classes)
     check_free(workdir, overwrite=False)
     with hold(workdir):
         begin(workdir, classes or [str(label) for label in range(config.model.num_classes)])

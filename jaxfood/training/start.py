@@ -1,7 +1,7 @@
 """A training from start to end: what must hold before it begins, anew or again, in one process or several."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from tqdm import tqdm
 
 from jaxfood import processes
 from jaxfood.config.loading import all_settings
+from jaxfood.config.loss import BALANCED, LossConfig
 from jaxfood.config.sections import Config
 from jaxfood.data.records import class_table
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.devices import make_mesh
-from jaxfood.errors import UserError, printable
-from jaxfood.optim.losses import make_loss
+from jaxfood.errors import UserError, first_few, printable
+from jaxfood.optim.losses import check_class_weights, is_balanced
 from jaxfood.runs import directory as run
 from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.lock import hold
@@ -36,7 +37,13 @@ _UNKNOWN_PICTURES = (
 
 
 def train_in(
-    workdir: Path, config: Config, after_epoch: Mapping[str, MakeAfterEpoch], *, resume: bool, overwrite: bool
+    workdir: Path,
+    config: Config,
+    after_epoch: Mapping[str, MakeAfterEpoch],
+    *,
+    resume: bool,
+    overwrite: bool,
+    when_ready: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Train a classifier in a work directory; all but `after_epoch` as `jaxfood.train_and_evaluate` has it.
 
@@ -46,12 +53,13 @@ def train_in(
         after_epoch: what may be done after every epoch, by the name under which its time is told.
         resume: go on with the run that is there.
         overwrite: replace it.
+        when_ready: called by the first process when nothing is left that could fail before the run begins or goes on.
     """
     watch = Stopwatch()
     with processes.together():
         check_tensorboard(config.logging)
         if config.model.num_classes:
-            make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit before any work
+            check_class_weights(config.loss, config.model.num_classes)  # before any work
         mesh = make_mesh(config.device)
         if resume:
             check_resumable(run.read_config(workdir), config)
@@ -62,12 +70,23 @@ def train_in(
     with hold(workdir) as unlocked, enough_memory(config):
         with watch("decode"), processes.together():
             progress = config.logging.progress and processes.is_first()
-            splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
-            config = splits.completed(config)
-            make_loss(config.loss, config.model.num_classes)
+            splits = load_splits(
+                config.data,
+                config.model.num_classes,
+                seed=config.train.seed,
+                folds=config.train.folds,
+                fold=config.train.fold,
+                progress=progress,
+            )
+            wanted, config = config, splits.completed(config)
+            check_class_weights(config.loss, config.model.num_classes)
             known = resume and check_pictures(workdir, run.read_classes(workdir), splits.records, splits.classes)
+            if resume and is_balanced(wanted.loss) and not is_balanced((stored := run.read_config(workdir)).loss):
+                check_resumable(stored, config)  # the run's weights are numbers already
         _check_alike(config, workdir, splits)
         lines = _introduction(workdir, config, splits, mesh)
+        if is_balanced(wanted.loss):
+            lines.append(_describe_class_weights(config.loss))
         lines += [unlocked] * bool(unlocked) + [_UNKNOWN_PICTURES] * (resume and not known)
         if processes.is_first():
             for line in lines:  # now, as compiling takes its time; in log.txt once the run has begun
@@ -76,12 +95,14 @@ def train_in(
         training = Training(config, splits, mesh, {work: do for work, do in made.items() if do is not None}, watch)
         training.compile()
         if not resume:  # only now: nothing of what is replaced is lost by what fails before
+            processes.by_first(when_ready)
             processes.by_first(lambda: _begin(workdir, config, splits, overwrite=overwrite))
         with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
             if checkpoints.last is not None:
                 training.restore(checkpoints, checkpoints.last)
             stored = run.read_config(workdir)
             if resume:  # only now: a run that cannot go on stays as it was
+                processes.by_first(when_ready)
                 processes.by_first(lambda: _go_on(workdir, config, splits))
             with open_logbook(workdir, config.logging, training.step, lines) as logbook:
                 if training.step:
@@ -160,6 +181,12 @@ def _introduction(workdir: Path, config: Config, splits: Splits, mesh: Mesh) -> 
         *class_table(splits.records, splits.classes),
         *splits.remarks,
     ]
+
+
+def _describe_class_weights(loss: LossConfig) -> str:
+    weights = getattr(loss, "class_weights", ())
+    without = ", 0 for classes without training pictures" * (0 in weights)
+    return f"loss.class_weights = {BALANCED}: {first_few([f'{weight:.4g}' for weight in weights], 30)}{without}"
 
 
 def _conclude(logbook: Logbook, config: Config, training: Training) -> None:

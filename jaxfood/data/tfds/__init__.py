@@ -44,6 +44,7 @@ class TfdsPictures(StoredPictures):
         image_size: side of the square every picture is resized to.
         name: the split's, for messages.
         exif_orientation: whether pictures are turned as their EXIF data say.
+        resize: as `data.resize` has it.
     """
 
     records: Sequence[dict[str, Any]]
@@ -51,6 +52,7 @@ class TfdsPictures(StoredPictures):
     image_size: int
     name: str
     exif_orientation: bool = False
+    resize: str = "squash"
 
     def __len__(self) -> int:
         return len(self.records)
@@ -64,7 +66,9 @@ class TfdsPictures(StoredPictures):
             labels[row] = record[label_key]
             picture = f"picture {position} of {self.name}"
             try:
-                images[row] = decode_bytes(record[image_key], self.image_size, exif_orientation=self.exif_orientation)
+                images[row] = decode_bytes(
+                    record[image_key], self.image_size, exif_orientation=self.exif_orientation, resize=self.resize
+                )
             except DecodingError as error:
                 raise UserError(f"{picture} cannot be read ({error}): prepare the data set again without it") from error
             if labels[row] < 0:
@@ -178,7 +182,8 @@ def _open_split(builder: Any, keys: tuple[str, str], split: str, data: DataConfi
         raise UserError(
             f"data.{split} = {expression!r}: {reason}; {data.source} has the splits {', '.join(builder.info.splits)}"
         ) from None
-    return TfdsPictures(records, keys, data.image_size, f"{data.source}, data.{split}", data.exif_orientation)
+    named = f"{data.source}, data.{split}"
+    return TfdsPictures(records, keys, data.image_size, named, data.exif_orientation, data.resize)
 
 
 def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
