@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _views(text: str) -> int:
     """How many views `--tta` asks for."""
-    if not text.isascii() or not text.isdecimal() or int(text[:5]) > _MOST_VIEWS:
+    if not text.isascii() or not text.isdecimal() or len(text) > 4 or int(text) > _MOST_VIEWS:
         raise argparse.ArgumentTypeError(f"it takes how many views, 0 to {_MOST_VIEWS}, not {shown(text)}")
     return int(text)
 

@@ -141,6 +141,7 @@ def views_by_hand(run: Path, path: Path, tta: int) -> np.ndarray:
     return 0.5 * plain + 0.5 * np.mean(others, axis=0)
 
 
+@pytest.mark.slow
 def test_views_weigh_half_and_are_of_the_picture_alone(augmented: Path, tiny_food: Path) -> None:
     """Whatever batch and folder it stands in: the batches are of 4, padded for eight devices."""
     folder = tiny_food / "test"

@@ -3,14 +3,17 @@
 import csv
 import io
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import reason, write_whole
+
+if TYPE_CHECKING:  # --help does not wait for it
+    import numpy as np
 
 ID_FORMS = {
     "stem": "the file's own number padded to four digits (7.jpg is 0007); other names as they are",
@@ -75,7 +78,7 @@ def write_submission(path: Path, ids: Sequence[str], categories: Sequence[int]) 
     _write_rows(path, "--out", ("Category",), ids, [(category,) for category in categories])
 
 
-def write_probabilities(path: Path, ids: Sequence[str], classes: Sequence[str], probabilities: np.ndarray) -> None:
+def write_probabilities(path: Path, ids: Sequence[str], classes: Sequence[str], probabilities: "np.ndarray") -> None:
     """Write a row for each picture: its Id, and a column for each class; whole or not at all.
 
     Args:
@@ -88,7 +91,7 @@ def write_probabilities(path: Path, ids: Sequence[str], classes: Sequence[str], 
     Raises:
         UserError: the file cannot be written.
     """
-    cells = [["" if np.isnan(value) else str(np.float32(value)) for value in row] for row in probabilities]
+    cells = [["" if math.isnan(value) else str(value) for value in row] for row in probabilities]
     _write_rows(path, "--probabilities", classes, ids, cells)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -120,6 +120,15 @@ class Training:
             self._epoch()
         with self.watch("save"):
             checkpoints.wait()
+
+    def losses(self) -> Iterator[float]:
+        """Train without an end, evaluating and saving nothing: the mean loss of each batch before its update."""
+        while True:
+            order = epoch_order(self.config.train.seed, self.step // self.progress.steps_per_epoch, self.train.size)
+            for batch in self.train.batches(order, self.config.train.batch_size):
+                self.state, sums = self._update(self.state, self._zero_sums(updates=True), batch)
+                self.step += 1
+                yield read_means(sums)["loss"]
 
     def _zero_sums(self, *, updates: bool) -> Sums:
         return on_every_device(zero_sums(updates=updates), self.mesh)
