@@ -93,7 +93,7 @@ def take_until_diverged(
         mean = _MEMORY * mean + (1 - _MEMORY) * loss
         unbiased = mean / (1 - _MEMORY ** len(taken))
         least = min(least, unbiased)
-        if not unbiased <= DIVERGED * least:
+        if not math.isfinite(loss) or unbiased > DIVERGED * least:
             return np.array(taken), True
         if len(taken) == most:
             break
