@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from jaxfood import cli
 from jaxfood.config import loading
+from jaxfood.config.distributed import NONE
 from jaxfood.files import to_local_path
 from jaxfood.places import check_writable_folder
 
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = cli.choose_recipe(arguments.config, flags)
     given = [] if recipe is None else [loading.read_toml(loading.find_config(recipe))]
     config = loading.merge(*given, flags)
+    if config.distributed.coordinator not in ("", NONE):
+        cli.say("preview looks in this process alone: distributed.coordinator is for train")
     cli.set_up_jax(config.device)
     from jaxfood.before_training.survey import preview
 

@@ -156,6 +156,14 @@ def test_the_demo_recipe_is_taken_where_nothing_is_given(
     assert taken[1:] == [("folder", False)]
 
 
+def test_other_processes_are_left_out_and_said(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(survey, "preview", lambda *_, **__: None)
+    preview.main([*settings, "--out", "out", "--distributed.coordinator", "auto"])
+    assert capsys.readouterr().out == "preview looks in this process alone: distributed.coordinator is for train\n"
+
+
 @pytest.mark.slow
 def test_find_lr(settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*settings, "--optimizer.name", "momentum", "--device.count", "1", "--find_lr", "--out"]

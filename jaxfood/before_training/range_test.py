@@ -25,6 +25,7 @@ HIGHEST = 10.0  # fastai's; the lowest is 1e-7
 DIVERGED = 4.0  # times the least loss, smoothed
 _MEMORY = 0.9  # of the running mean that tells divergence: some 10 steps
 _WIDTH = 3.0  # steps, the standard deviation of the curve's smoothing
+_CEILING = 1.5  # times the first loss: what is higher counts as that
 _LEAST_FALL = 0.02  # of the first loss, below which nothing was learnt
 
 
@@ -50,8 +51,11 @@ class Found:
 
     @property
     def suggestion(self) -> float | None:
-        """A tenth of the rate of the least loss, to two digits."""
-        return None if self.least is None else float(f"{self.least / 10:.1e}")
+        """The rate at which the loss falls fastest, to two digits.
+
+        Not a tenth of the rate of the least loss, the other rule: that is for a running mean, whose least comes late.
+        """
+        return None if self.fastest is None else float(f"{self.fastest:.1e}")
 
 
 def find_learning_rate(config: Config, splits: Splits, mesh: Mesh, update_bar: Callable[[], object]) -> Found:
@@ -114,7 +118,7 @@ def examine(rates: np.ndarray, losses: np.ndarray, *, diverged: bool) -> Found:
     if not len(finite):
         return Found(rates, losses, losses, diverged, None, None)
     # The divergence is a cliff: kept as high as it is, its smoothing would hide the last of the fall before it.
-    bounded = np.minimum(np.where(np.isfinite(losses), losses, np.inf), DIVERGED * finite[0])
+    bounded = np.minimum(np.where(np.isfinite(losses), losses, np.inf), _CEILING * finite[0])
     smoothed = _smooth(bounded)
     lowest = int(np.argmin(smoothed))
     if lowest == 0 or smoothed[lowest] > (1 - _LEAST_FALL) * smoothed[0]:

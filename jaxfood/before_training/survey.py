@@ -55,7 +55,8 @@ def preview(config: Config, out: Path, *, find_lr: bool) -> None:
     table = class_table(splits.records, splits.classes)
     _say(summary, *table, *splits.remarks)
     page.text(summary + ".")
-    page.lines(table)
+    if table:
+        page.lines(table)
     for remark in splits.remarks:
         page.text(escaped(remark))
     if not changes(config.augment):
@@ -112,8 +113,8 @@ def _write_found(page: Page, out: Path, config: Config, found: Found) -> dict[st
         axis = figure.subplots()
         axis.semilogx(found.rates, found.losses, ".", color="0.6", label="of each batch")
         axis.semilogx(found.rates, found.smoothed, label="smoothed")
-        marks = (("falls fastest", found.fastest), ("least", found.least), ("suggested", found.suggestion))
-        for (name, rate), colour, line in zip(marks, COLOURS[1:], ("--", "-.", "-"), strict=False):
+        marks = (("suggested: falls fastest", found.fastest, "-"), ("least", found.least, "--"))
+        for (name, rate, line), colour in zip(marks, COLOURS[1:], strict=False):
             if rate is not None:
                 axis.axvline(rate, color=colour, linestyle=line, label=f"{name}, {rate:.1e}")
         finite = found.smoothed[np.isfinite(found.smoothed)]
@@ -140,15 +141,15 @@ def _write_found(page: Page, out: Path, config: Config, found: Found) -> dict[st
 def _in_words(config: Config, found: Found) -> str:
     last = f"{found.rates[-1]:.1e}"
     end = f"it diverged at {last}" if found.diverged else f"it did not diverge up to {last}"
-    if found.suggestion is None:
+    if found.suggestion is None or found.least is None:
         return (
             f"no learning rate to suggest: the loss never fell from its {found.losses[0]:.4g}, and {end}; keep "
             f"--optimizer.learning_rate {config.optimizer.learning_rate:g}, and look at pictures, labels and augment"
         )
     return (
-        f"suggested: --optimizer.learning_rate {found.suggestion:g}, a tenth of the rate of the least loss "
-        f"({found.least:.1e}); it falls fastest at {found.fastest:.1e}, and {end}; this training has "
-        f"{config.optimizer.learning_rate:g}"
+        f"suggested: --optimizer.learning_rate {found.suggestion:g}, where the loss falls fastest; it is least at "
+        f"{found.least:.1e} (a tenth of that, a more careful rule, is {found.least / 10:.1e}), and {end}; this "
+        f"training has {config.optimizer.learning_rate:g}"
     )
 
 
