@@ -66,13 +66,18 @@ def test_it_takes_no_more_losses_than_asked_for() -> None:
     assert len(list(taken)) == 6
 
 
-@pytest.mark.parametrize("noise", [0, 0.05])
-def test_a_rate_is_suggested_where_the_loss_falls(noise: float) -> None:
-    losses = curve() + noise * np.random.default_rng(0).standard_normal(100)
-    found = examine(RATES, losses, diverged=True)
-    assert found.fastest == pytest.approx(1e-3, rel=0.7)
+def test_the_rate_where_the_loss_falls_fastest_is_suggested() -> None:
+    found = examine(RATES, curve(), diverged=True)
+    assert found.suggestion == pytest.approx(found.fastest, rel=0.05)
+    assert found.fastest == pytest.approx(1e-3, rel=0.2)
     assert 5e-3 < found.least < 1
-    assert found.fastest < found.least
+
+
+def test_noise_of_the_batches_moves_it_little() -> None:
+    """Here by 0.1 a batch, as of 64 photographs; the fall's steepest step is 0.08."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal((20, 100))
+    suggestions = np.array([examine(RATES, curve() + each, diverged=True).suggestion for each in noise])
+    assert np.mean((suggestions > 2e-4) & (suggestions < 5e-3)) >= 0.9
 
 
 def test_a_cliff_does_not_hide_the_fall_before_it() -> None:

@@ -24,7 +24,7 @@ from jaxfood.training.loop import Training
 HIGHEST = 10.0  # fastai's; the lowest is 1e-7
 DIVERGED = 4.0  # times the least loss, smoothed
 _MEMORY = 0.9  # of the running mean that tells divergence: some 10 steps
-_WIDTH = 3.0  # steps, the standard deviation of the curve's smoothing
+_WIDTH = 4.0  # steps, the standard deviation of the curve's smoothing
 _CEILING = 1.5  # times the first loss: what is higher counts as that
 _LEAST_FALL = 0.02  # of the first loss, below which nothing was learnt
 
