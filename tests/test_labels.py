@@ -37,6 +37,7 @@ def test_another_font_of_the_machine_draws_what_the_first_lacks(monkeypatch: pyt
     monkeypatch.setattr(labels, "_characters", has)
     found = fit_labels(["6 湯麵"], 20)
     assert found.texts == ("6 湯□",)
+    assert found.boxed == ("麵",)
     assert found.families[-1] == "STIXGeneral"
 
 

@@ -83,14 +83,15 @@ def test_a_sheet_shows_what_the_update_gets(tiny_config: Config, monkeypatch: py
     assert see(tiny_config, images, np.arange(8), 0) is images
 
 
+@pytest.mark.slow
 def test_the_sheets_hold_the_first_batch(tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn with class names that no font may have and that mathematics would be made of."""
     drawn = {}
     draw = sheets._draw
 
-    def spy(page: Page, name: str, caption: str, images: np.ndarray, labels: list[str], columns: int) -> None:
+    def spy(page: Page, name: str, caption: str, images: np.ndarray, labels: list[str], columns: int) -> object:
         drawn[name] = (images, labels, caption)
-        draw(page, name, caption, images, labels, columns)
+        return draw(page, name, caption, images, labels, columns)
 
     monkeypatch.setattr(sheets, "_draw", spy)
     splits = load_splits(tiny_config.data, NUM_CLASSES, seed=0, progress=False)
@@ -154,6 +155,16 @@ def test_the_demo_recipe_is_taken_where_nothing_is_given(
     assert capsys.readouterr().out.startswith("no --config and no --data setting: taking the demo recipe")
     preview.main(["--out", str(tmp_path), "--config", "hw3"])
     assert taken[1:] == [("folder", False)]
+
+
+def test_characters_that_no_font_has_are_said(
+    settings: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(survey, "draw_sheets", lambda *_: ("湯", "麵"))
+    preview.main([*settings, "--out", "out"])
+    assert "no font here has 湯, 麵, a box in the pictures: install one that has (Noto Sans CJK)\n" in (
+        capsys.readouterr().out
+    )
 
 
 def test_other_processes_are_left_out_and_said(

@@ -22,8 +22,11 @@ _LABEL = 0.18  # inches above it
 _LABEL_COLUMNS = 21  # characters that have room there
 
 
-def draw_sheets(page: Page, config: Config, splits: Splits) -> None:
-    """`one_picture.png` and `many_pictures.png`: those that the run's first batch begins with."""
+def draw_sheets(page: Page, config: Config, splits: Splits) -> tuple[str, ...]:
+    """Draw `one_picture.png` and `many_pictures.png`: what the run's first batch begins with.
+
+    Returns the characters of class names that no font here can draw.
+    """
     order = epoch_order(config.train.seed, 0, len(splits.train))
     positions = order[: min(_MANY, config.train.batch_size)]
     pictures = splits.train.subset(positions)
@@ -31,7 +34,7 @@ def draw_sheets(page: Page, config: Config, splits: Splits) -> None:
     _draw_one(page, config, pictures.images[:1], positions[:1], names[0])
     seen = see(config, pictures.images, positions, epoch=0)
     caption = f"{len(positions)} pictures of the first batch as the network will see them, each with its class"
-    _draw(page, "many_pictures", caption, seen, names, _COLUMNS["many"])
+    return _draw(page, "many_pictures", caption, seen, names, _COLUMNS["many"])
 
 
 def see(config: Config, images: np.ndarray, positions: np.ndarray, epoch: int) -> np.ndarray:
@@ -60,7 +63,9 @@ def _draw_one(page: Page, config: Config, image: np.ndarray, position: np.ndarra
     _draw(page, "one_picture", caption, np.concatenate([image, *views]), labels, _COLUMNS["one"])
 
 
-def _draw(page: Page, name: str, caption: str, images: np.ndarray, labels: Sequence[str], columns: int) -> None:
+def _draw(
+    page: Page, name: str, caption: str, images: np.ndarray, labels: Sequence[str], columns: int
+) -> tuple[str, ...]:
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     fitted = fit_labels(labels, _LABEL_COLUMNS)
@@ -72,3 +77,4 @@ def _draw(page: Page, name: str, caption: str, images: np.ndarray, labels: Seque
             # Each pixel as a square: smoothed, a small picture would look better than what the network gets.
             axis.imshow(image, interpolation="nearest")
             axis.set_title(label, fontsize=8, pad=3, fontfamily=fitted.families, parse_math=False)
+    return fitted.boxed

@@ -18,7 +18,7 @@ from jaxfood.data.batches import steps_per_epoch
 from jaxfood.data.records import class_table
 from jaxfood.data.splits import load_splits
 from jaxfood.devices import make_mesh
-from jaxfood.errors import UserError, printable
+from jaxfood.errors import UserError, first_few, printable
 from jaxfood.files import reason, write_whole
 from jaxfood.optim.losses import make_loss
 from jaxfood.optim.schedules import make_schedule
@@ -63,7 +63,8 @@ def preview(config: Config, out: Path, *, find_lr: bool) -> None:
         none = "no augmentation is set (augment): the network will see each picture the same in every epoch"
         _say(none)
         page.text(none)
-    draw_sheets(page, config, splits)
+    if boxed := draw_sheets(page, config, splits):
+        _say(f"no font here has {first_few(boxed)}, a box in the pictures: install one that has (Noto Sans CJK)")
     numbers = {
         "train": len(splits.train),
         "valid": len(splits.valid),

@@ -11,10 +11,17 @@ _DRAWS_NOTHING = "Last Resort"  # matplotlib's, which has a box for every charac
 
 
 class Labels(NamedTuple):
-    """Texts, and the font families to draw them in, of which each character takes the first that has it."""
+    """Texts, the font families to draw them in, of which each character takes the first that has it, and what is boxed.
+
+    Attributes:
+        texts: as they are to be drawn.
+        families: for matplotlib's `fontfamily`.
+        boxed: the characters that no font has, in which case the texts have a box.
+    """
 
     texts: tuple[str, ...]
     families: list[str]
+    boxed: tuple[str, ...]
 
 
 def fit_labels(names: Iterable[object], width: int) -> Labels:
@@ -25,7 +32,7 @@ def fit_labels(names: Iterable[object], width: int) -> Labels:
     texts = [_shortened(printable(name), width) for name in names]
     families, missing = _find_fonts({character for text in texts for character in text})
     boxed = str.maketrans(dict.fromkeys(missing, _NOT_THERE))
-    return Labels(tuple(text.translate(boxed) for text in texts), families)
+    return Labels(tuple(text.translate(boxed) for text in texts), families, tuple(sorted(missing)))
 
 
 def _shortened(text: str, width: int) -> str:
