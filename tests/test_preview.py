@@ -121,6 +121,8 @@ def test_without_augmentation_a_line_says_so(
     preview.main([*settings, "--out", "out", "--schedule.name", "plateau", "--train.batch_size", "64"])
     said = capsys.readouterr().out
     assert "no augmentation is set (augment): the network will see each picture the same in every epoch\n" in said
+    assert "plateau: the learning rate is 0.0003 at step 0, and so to the last, step 7; how often it" in said
+    assert "; 8 epochs of 1 step, 64 pictures a step\n" in said
     assert "how often it is multiplied by 0.1, valid_loss decides\n" in said
     assert "the same in every epoch: no augmentation is set" in (tmp_path / "out" / "preview.md").read_text()
 
@@ -143,6 +145,7 @@ def test_mistakes_are_named(settings: list[str], tmp_path: Path, arguments: list
     (tmp_path / "taken").touch()
     with pytest.raises(UserError, match=message):
         preview.main([*settings, *arguments])
+    assert not (tmp_path / "x").exists()
 
 
 def test_the_demo_recipe_is_taken_where_nothing_is_given(

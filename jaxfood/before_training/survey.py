@@ -19,6 +19,7 @@ from jaxfood.data.records import class_table
 from jaxfood.data.splits import load_splits
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError, first_few, printable
+from jaxfood.extras import require
 from jaxfood.files import reason, write_whole
 from jaxfood.optim.losses import make_loss
 from jaxfood.optim.schedules import make_schedule
@@ -39,7 +40,7 @@ def preview(config: Config, out: Path, *, find_lr: bool) -> None:
     Raises:
         UserError: what `train` refuses before it begins; a folder that cannot be written to.
     """
-    page = Page(out, "preview", "what a training will see and do", prefix="")
+    require("matplotlib", "preview", extra="lessons")
     mesh = make_mesh(config.device)
     progress = config.logging.progress
     splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
@@ -47,10 +48,13 @@ def preview(config: Config, out: Path, *, find_lr: bool) -> None:
     make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit
     steps = steps_per_epoch(len(splits.train), config.train.batch_size)
     total_steps = config.train.total_steps(steps)
+    page = Page(
+        out, "preview", "what a training will see and do", prefix=""
+    )  # only now: what is refused leaves nothing
     summary = (
         f"{len(splits.train)} training and {len(splits.valid)} validation pictures of {len(splits.classes)} classes, "
-        f"{config.data.image_size} px; {config.train.epochs} epochs of {steps} steps, {config.train.batch_size} "
-        "pictures a step"
+        f"{config.data.image_size} px; {config.train.epochs} epoch{'s' * (config.train.epochs > 1)} of {steps} "
+        f"step{'s' * (steps > 1)}, {config.train.batch_size} pictures a step"
     )
     table = class_table(splits.records, splits.classes)
     _say(summary, *table, *splits.remarks)
@@ -87,9 +91,10 @@ def _draw_schedule(page: Page, out: Path, config: Config, steps: int, total_step
     shown = np.unique(np.linspace(0, total_steps - 1, min(total_steps, _MOST_POINTS)).round().astype(int))
     rates = np.asarray(jax.vmap(schedule)(shown))
     highest = int(np.argmax(rates))
-    sentence = (
-        f"{config.schedule.name}: the learning rate is {rates[0]:.3g} at step 0, at most {rates[highest]:.3g} (step "
-        f"{shown[highest]}), {rates[-1]:.3g} at the last, step {shown[-1]}"
+    sentence = f"{config.schedule.name}: the learning rate is {rates[0]:.3g} at step 0, " + (
+        f"at most {rates[highest]:.3g} (step {shown[highest]}), {rates[-1]:.3g} at the last, step {shown[-1]}"
+        if np.ptp(rates) > 0
+        else f"and so to the last, step {shown[-1]}"
     )
     if isinstance(config.schedule, Plateau):
         sentence += f"; how often it is multiplied by {config.schedule.factor:g}, {config.schedule.monitor} decides"
