@@ -16,7 +16,7 @@ from jaxfood.config.sections import Config
 from jaxfood.data.augment import changes
 from jaxfood.data.batches import steps_per_epoch
 from jaxfood.data.records import class_table
-from jaxfood.data.splits import load_splits
+from jaxfood.data.splits import Splits, load_splits
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError, first_few, printable
 from jaxfood.extras import require
@@ -48,25 +48,9 @@ def preview(config: Config, out: Path, *, find_lr: bool) -> None:
     make_loss(config.loss, config.model.num_classes)  # refuses class weights that do not fit
     steps = steps_per_epoch(len(splits.train), config.train.batch_size)
     total_steps = config.train.total_steps(steps)
-    page = Page(
-        out, "preview", "what a training will see and do", prefix=""
-    )  # only now: what is refused leaves nothing
-    summary = (
-        f"{len(splits.train)} training and {len(splits.valid)} validation pictures of {len(splits.classes)} classes, "
-        f"{config.data.image_size} px; {config.train.epochs} epoch{'s' * (config.train.epochs > 1)} of {steps} "
-        f"step{'s' * (steps > 1)}, {config.train.batch_size} pictures a step"
-    )
-    table = class_table(splits.records, splits.classes)
-    _say(summary, *table, *splits.remarks)
-    page.text(summary + ".")
-    if table:
-        page.lines(table)
-    for remark in splits.remarks:
-        page.text(escaped(remark))
-    if not changes(config.augment):
-        none = "no augmentation is set (augment): the network will see each picture the same in every epoch"
-        _say(none)
-        page.text(none)
+    # Only now: what is refused leaves nothing behind.
+    page = Page(out, "preview", "what a training will see and do", prefix="")
+    _introduce(page, config, splits, steps)
     if boxed := draw_sheets(page, config, splits):
         _say(f"no font here has {first_few(boxed)}, a box in the pictures: install one that has (Noto Sans CJK)")
     numbers = {
@@ -83,6 +67,26 @@ def preview(config: Config, out: Path, *, find_lr: bool) -> None:
         numbers["learning_rates"] = _write_found(page, out, config, found)
     page.save(numbers)
     _say(page.file)
+
+
+def _introduce(page: Page, config: Config, splits: Splits, steps: int) -> None:
+    """What a training says of its pictures when it begins, on the terminal and on the page."""
+    epochs = config.train.epochs
+    summary = (
+        f"{len(splits.train)} training and {len(splits.valid)} validation pictures of {len(splits.classes)} classes, "
+        f"{config.data.image_size} px; {epochs} epoch{'s' * (epochs > 1)} of {steps} step{'s' * (steps > 1)}, "
+        f"{config.train.batch_size} pictures a step"
+    )
+    table = class_table(splits.records, splits.classes)
+    remarks = list(splits.remarks)
+    if not changes(config.augment):
+        remarks.append("no augmentation is set (augment): the network will see each picture the same in every epoch")
+    _say(summary, *table, *remarks)
+    page.text(f"{summary}.")
+    if table:
+        page.lines(table)
+    for remark in remarks:
+        page.text(escaped(remark))
 
 
 def _draw_schedule(page: Page, out: Path, config: Config, steps: int, total_steps: int) -> dict[str, object]:
