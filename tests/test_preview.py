@@ -19,9 +19,11 @@ from jaxfood.config import Config, load_config
 from jaxfood.config.sections import AugmentConfig
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
+from jaxfood.model.networks import init_variables
 from jaxfood.optim.schedules import make_schedule
 from jaxfood.report.page import Page
 from jaxfood.training import step
+from jaxfood.training.state import TrainState
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -74,10 +76,11 @@ def test_a_sheet_shows_what_the_update_gets(tiny_config: Config, monkeypatch: py
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     batch = {"image": images, "position": np.arange(8) + 5}
     monkeypatch.setattr(step, "add_update", lambda state, sums, batch, axis_name: batch["image"])
+    state = TrainState.create(config, init_variables(config), total_steps=6)
     options = {"config": config.augment, "seed": config.train.seed, "steps_per_epoch": 3}
     for epoch in range(2):
         seen = see(config, images, np.arange(8) + 5, epoch)
-        update_gets = step.add_augmented_update(SimpleNamespace(step=3 * epoch + 1), {}, batch, **options)
+        update_gets = step.add_augmented_update(state.replace(step=3 * epoch + 1), {}, batch, **options)
         np.testing.assert_array_equal(seen, update_gets)
         assert (seen != images).any()
     assert see(tiny_config, images, np.arange(8), 0) is images

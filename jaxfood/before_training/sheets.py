@@ -60,11 +60,11 @@ def _draw_one(page: Page, config: Config, image: np.ndarray, position: np.ndarra
     views = [see(config, image, position, epoch) for epoch in range(_VIEWS)]
     caption = f"A training picture of class {escaped(name)}, and what the network will see of it in the first epochs"
     labels = ["the picture", *(f"epoch {1 + epoch}" for epoch in range(_VIEWS))]
-    _draw(page, "one_picture", caption, np.concatenate([image, *views]), labels, _COLUMNS["one"])
+    _draw(page, "one_picture", caption, [*image, *(view for seen in views for view in seen)], labels, _COLUMNS["one"])
 
 
 def _draw(
-    page: Page, name: str, caption: str, images: np.ndarray, labels: Sequence[str], columns: int
+    page: Page, name: str, caption: str, images: Sequence[np.ndarray] | np.ndarray, labels: Sequence[str], columns: int
 ) -> tuple[str, ...]:
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
