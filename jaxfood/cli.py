@@ -106,6 +106,14 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def choose_recipe(recipe: str | None, settings: Source) -> str | None:
+    """The recipe of a training: that of `--config`; where neither it nor any data setting is given, demo, and said."""
+    if recipe is not None or "data" in settings.values:
+        return recipe
+    print("no --config and no --data setting: taking the demo recipe (drawn pictures, no download)")
+    return "demo"
+
+
 def say(text: str) -> None:
     """A line on standard output, whatever names stand in it."""
     print(printable(text))

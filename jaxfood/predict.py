@@ -1,16 +1,26 @@
 """`python -m jaxfood.predict`: the classes of new pictures, as the homework's submission.csv."""
 
+import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxfood import cli
 from jaxfood.config.sections import DeviceConfig
-from jaxfood.errors import UserError, first_few
-from jaxfood.inference.submission import ID_FORMS, describe_ids, make_ids, write_submission
+from jaxfood.errors import UserError, first_few, shown
+from jaxfood.files import is_remote
+from jaxfood.inference.submission import ID_FORMS, describe_ids, make_ids, write_probabilities, write_submission
 from jaxfood.places import check_writable_file, is_folder
+
+if TYPE_CHECKING:
+    from jaxfood.inference.probabilities import Answers
 
 DESCRIPTION = """Write the class of every picture of a folder. Several runs, and all folds of one, answer together, by
 the mean of their probabilities."""
+
+
+_MOST_VIEWS = 1000  # far beyond what helps: a typing error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,6 +34,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--out", metavar="FILE", type=cli.path, default=Path("submission.csv"), help="default: submission.csv"
+    )
+    parser.add_argument(
+        "--probabilities",
+        metavar="FILE",
+        type=cli.path,
+        help="also write the probability of every class, a column each, in the rows of --out (CSV)",
+    )
+    parser.add_argument(
+        "--tta",
+        metavar="N",
+        type=_views,
+        default=0,
+        help="test-time augmentation: answer by half the plain view and half the mean of N views, changed as in the "
+        "run's training; takes N + 1 times as long (default: 0)",
     )
     parser.add_argument("--which", metavar="best|last|STEP", default="best", help="which checkpoint (default: best)")
     forms = "; ".join(f"{form}: {meaning}" for form, meaning in ID_FORMS.items())
@@ -39,6 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if shell_made := [run for run in arguments.runs if cli.is_picture_name(run.name) and not is_folder(run)]:
         raise UserError(f"{shell_made[0]} is not a run: {cli.SHELL_GLOB}")
     check_writable_file(arguments.out, "--out")
+    if arguments.probabilities is not None:
+        check_writable_file(arguments.probabilities, "--probabilities")
+        if _same(arguments.probabilities, arguments.out):
+            raise UserError(f"--probabilities and --out are both {arguments.out}: give each a file of its own")
     index = index_pictures(arguments.images, labelled=False)
     ids = make_ids(index.paths, arguments.ids)
     if index.passed_over:
@@ -49,7 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from jaxfood.runs.directory import each_run
 
     runs = each_run(arguments.runs)
-    answers = answer_pictures(runs, index, arguments.which, cache_dir=arguments.cache_dir)
+    answers = answer_pictures(runs, index, arguments.which, tta=arguments.tta, cache_dir=arguments.cache_dir)
+    if answers.plain:
+        cli.say(f"trained without augmentation, so answering by the plain view alone: {first_few(answers.plain, 10)}")
     categories = answers.probabilities.argmax(axis=1)
     if answers.unreadable:
         rows = {index.paths.index(path): reason for path, reason in answers.unreadable.items()}
@@ -58,8 +88,34 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"{len(rows)} pictures cannot be read ({first_few(named, 10)}): mend or remove them")
         categories[list(rows)], guess = _guess(runs, answers.classes)
         cli.say(f"{len(rows)} of {len(ids)} pictures cannot be read and get {guess}: {first_few(named, 10)}")
+    if arguments.probabilities is not None:
+        write_probabilities(arguments.probabilities, ids, answers.classes, answers.probabilities)
+        cli.say(f"{arguments.probabilities}: probabilities of {len(answers.classes)} classes{_empty_rows(answers)}")
     write_submission(arguments.out, ids, categories.tolist())
     cli.say(f"{arguments.out}: {len(ids)} rows; {describe_ids(index.paths, ids, arguments.ids)}")
+
+
+def _views(text: str) -> int:
+    """How many views `--tta` asks for."""
+    if not text.isascii() or not text.isdecimal() or len(text) > 4 or int(text) > _MOST_VIEWS:
+        raise argparse.ArgumentTypeError(f"it takes how many views, 0 to {_MOST_VIEWS}, not {shown(text)}")
+    return int(text)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are of one file, there or not."""
+    return one == other if is_remote(one) else os.path.realpath(one) == os.path.realpath(other)
+
+
+def _empty_rows(answers: "Answers") -> str:
+    """What to add of pictures that cannot be read, whose class is a guess without probabilities."""
+    match len(answers.unreadable):
+        case 0:
+            return ""
+        case 1:
+            return "; 1 row without, as that picture cannot be read"
+        case count:
+            return f"; {count} rows without, as those pictures cannot be read"
 
 
 def _guess(runs: Sequence[Path], classes: Sequence[str]) -> tuple[int, str]:

@@ -67,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         read_stored(workdir)  # refuses what is no run
         earlier = [loading.read_toml(workdir / CONFIG)]
-    elif recipe is None and "data" not in flags.values:
-        recipe = "demo"
-        print("no --config and no --data setting: taking the demo recipe (drawn pictures, no download)")
+    else:
+        recipe = cli.choose_recipe(recipe, flags)
     given = [] if recipe is None else [loading.read_toml(loading.find_config(recipe))]
     config = loading.merge(*earlier, *given, flags)
 

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from conftest import NUM_CLASSES, NUM_TEST
 from jaxfood import convert, predict
 from jaxfood.config import Config, load_config, to_toml
 from jaxfood.config.sections import DeviceConfig
+from jaxfood.data.augment import augment
 from jaxfood.data.decode import decode_picture
 from jaxfood.data.index import index_pictures
 from jaxfood.data.records import PictureRecord
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("narrow")
 def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_food: Path):
     """Makes runs of fresh weights, with a batch of 4: the last of 5 test pictures stands alone."""
 
-    def make(seed: int = 0, num_classes: int = NUM_CLASSES) -> Path:
+    def make(seed: int = 0, num_classes: int = NUM_CLASSES, settings: tuple[str, ...] = (), scale: float = 1) -> Path:
         config = load_config(
             None,
             (
@@ -40,10 +42,13 @@ def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_food: Path):
                 f"model.num_classes={num_classes}",
                 "train.batch_size=4",
                 f"train.seed={seed}",
+                *settings,
             ),
         )
         workdir = tmp_path_factory.mktemp("runs") / "run"
-        begin_from(workdir, config, init_variables(config))
+        variables = init_variables(config)
+        params = jax.tree.map(lambda leaf: scale * leaf, variables["params"])  # fresh ones answer all pictures alike
+        begin_from(workdir, config, variables | {"params": params})
         return workdir
 
     return make
@@ -119,6 +124,101 @@ def test_several_runs_answer_by_the_mean_of_their_probabilities(make_run, run: P
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
 
 
+@pytest.fixture(scope="module")
+def augmented(make_run) -> Path:
+    """A run that was trained on changed pictures."""
+    return make_run(settings=("augment.flip=true", "augment.crop=4"), scale=1.7)
+
+
+def views_by_hand(run: Path, path: Path, tta: int) -> np.ndarray:
+    """Half the plain view's probabilities and half the mean of the others', one picture, one view at a time."""
+    model, variables, config = load_run(run)
+    image = decode_picture(path, config.data.image_size)[None]
+    number = np.array([int(hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()[:8], 16)], np.uint32)
+    key = jax.random.fold_in(jax.random.key(config.train.seed), 2**31 - 1)
+    views = [augment(config.augment, image, number, jax.random.fold_in(key, view)) for view in range(tta)]
+    plain, *others = (jax.nn.softmax(predict_logits(model, variables, each))[0] for each in [image, *views])
+    return 0.5 * plain + 0.5 * np.mean(others, axis=0)
+
+
+@pytest.mark.slow
+def test_views_weigh_half_and_are_of_the_picture_alone(augmented: Path, tiny_food: Path) -> None:
+    """Whatever batch and folder it stands in: the batches are of 4, padded for eight devices."""
+    folder = tiny_food / "test"
+    found = predict_probabilities([augmented], folder, tta=3, progress=False)
+    expected = np.array([views_by_hand(augmented, path, 3) for path in sorted(folder.iterdir())])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    plain = predict_probabilities([augmented], folder, progress=False)
+    assert np.abs(found - plain).max() > 1e-3
+    alone = predict_probabilities([augmented], folder / "0003.jpg", tta=3, progress=False)
+    np.testing.assert_allclose(alone, found[2:3], atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["train.accumulate=2", "data.resident=false", "train.parallel=pmap"])
+def test_views_do_not_depend_on_how_they_are_computed(augmented: Path, make_run, tiny_food: Path, setting: str) -> None:
+    expected = predict_probabilities([augmented], tiny_food / "test", tta=2, progress=False)
+    run = make_run(settings=("augment.flip=true", "augment.crop=4", setting), scale=1.7)
+    for count in (1, 8):
+        device = DeviceConfig(count=count)
+        found = predict_probabilities([run], tiny_food / "test", tta=2, progress=False, device=device)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_runs_of_two_image_sizes_answer_together_with_views(augmented: Path, make_run, tiny_food: Path) -> None:
+    larger = make_run(seed=1, settings=("data.image_size=64", "augment.flip=true"), scale=1.7)
+    runs, folder = [augmented, larger], tiny_food / "test"
+    alone = [predict_probabilities([run], folder, tta=2, progress=False) for run in runs]
+    together = predict_probabilities(runs, folder, tta=2, progress=False)
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-7)
+    path = folder / "0002.jpg"
+    np.testing.assert_allclose(together[1], np.mean([views_by_hand(run, path, 2) for run in runs], axis=0), atol=1e-6)
+
+
+def test_views_need_a_run_that_knows_them(
+    augmented: Path, run: Path, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tiny_food / "test", tmp_path / "out.csv"
+    with pytest.raises(UserError, match=r"^--tta: .*run was trained without augmentation, .* leave --tta out, or "):
+        predict.main([str(run), "--images", str(folder), "--out", str(out), "--tta", "2"])
+    assert not out.exists()
+    probabilities = tmp_path / "p.csv"
+    arguments = ["--images", str(folder), "--out", str(out), "--tta", "2", "--probabilities", str(probabilities)]
+    predict.main([str(run), str(augmented), *arguments])
+    said = capsys.readouterr().out
+    assert f"trained without augmentation, so answering by the plain view alone: {run}\n" in said
+    expected = [
+        predict_probabilities([run], folder, progress=False),
+        predict_probabilities([augmented], folder, tta=2, progress=False),
+    ]
+    table = rows(probabilities)
+    assert table[0] == ["Id", "0", "1", "2"]
+    assert [row[0] for row in table] == [row[0] for row in rows(out)]
+    np.testing.assert_allclose(np.float32([row[1:] for row in table[1:]]), np.mean(expected, axis=0), atol=1e-6)
+    assert [row[1] for row in rows(out)[1:]] == [str(np.argmax(np.float32(row[1:]))) for row in table[1:]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tta", "-1"], r"argument --tta: it takes how many views, 0 to 1000, not '-1' \(see "),
+        (["--tta", "1001"], "0 to 1000, not '1001'"),
+        (["--tta", "half"], "0 to 1000, not 'half'"),
+        (["--probabilities", "x/../s.csv", "--out", "s.csv"], "both s.csv: give each a file of its own"),
+        (["--probabilities", "s.csv", "--out", "s.csv"], "^--probabilities and --out are both s.csv: give each a file"),
+        (["--probabilities", "none/p.csv"], "^--probabilities none/p.csv: there is no folder .*; make it first$"),
+        (["--probabilities", "."], "^--probabilities .: this is a folder"),
+    ],
+)
+def test_mistakes_are_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        predict.main(["run", "--images", "nowhere", *arguments])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"train": {"accumulate": 2}}, {"data": {"resident": False}}, {"train": {"parallel": "pmap"}}]
@@ -182,10 +282,15 @@ def test_what_cannot_be_read_gets_the_most_frequent_class_and_is_said(
     run, out, folder = make_run(), tmp_path / "out.csv", tmp_path / "test"
     shutil.copytree(tiny_food / "test", folder)
     (folder / "0002.jpg").write_text("not a picture")
-    predict.main([str(run), "--images", str(folder), "--out", str(out)])
+    probabilities = tmp_path / "p.csv"
+    predict.main([str(run), "--images", str(folder), "--out", str(out), "--probabilities", str(probabilities)])
+    assert [row[1:] for row in rows(probabilities) if row[0] == "0002"] == [["", "", ""]]
+    assert len(rows(probabilities)) == 6
     expected = by_hand(run, tiny_food / "test") | {"0002": 0}
     assert {row[0]: int(row[1]) for row in rows(out)[1:]} == expected
-    assert "1 of 5 pictures cannot be read and get class 0 (0), as the runs do not tell" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 of 5 pictures cannot be read and get class 0 (0), as the runs do not tell" in said
+    assert f"{probabilities}: probabilities of 3 classes; 1 row without, as that picture cannot be read\n" in said
     write_pictures(run, tuple(PictureRecord("train", f"{i}.jpg", label, "x") for i, label in enumerate([0, 2, 2, 1])))
     predict.main([str(run), "--images", str(folder), "--out", str(out)])
     assert {row[0]: int(row[1]) for row in rows(out)[1:]} == expected | {"0002": 2}

@@ -4,11 +4,12 @@ import csv
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxfood.errors import UserError
 from jaxfood.files import write_whole
-from jaxfood.inference.submission import describe_ids, make_ids, write_submission
+from jaxfood.inference.submission import describe_ids, make_ids, write_probabilities, write_submission
 
 
 def paths(*names: str) -> list[Path]:
@@ -131,3 +132,31 @@ def test_a_place_that_cannot_be_written_to(out: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"cannot write .*{out}"):
         write_submission(tmp_path / out, ["0001"], [5])
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_probabilities_stand_in_the_rows_of_the_submission_to_the_last_digit(tmp_path: Path) -> None:
+    names = ('a "b", c', "Soup\nhot", "Egg 蛋", "raw\udce4")
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), 3).astype(np.float32)
+    probabilities[1] = np.nan  # could not be read
+    ids = ["10", "soup", "9"]
+    write_probabilities(tmp_path / "p.csv", ids, names, probabilities)
+    write_submission(tmp_path / "s.csv", ids, [0, 1, 2])
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["Id", *names]
+    assert [row[0] for row in rows] == [row[0] for row in read(tmp_path / "s.csv")[1:]] == ["9", "10", "soup"]
+    assert rows[2][1:] == [""] * 4
+    np.testing.assert_array_equal(np.float32([row[1:] for row in rows[:2]]), probabilities[[2, 0]])
+
+
+def test_probabilities_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("earlier")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"^cannot write .*p\.csv: the disk is full; give another --probabilities$"):
+        write_probabilities(path, ["1"], ["a", "b"], np.zeros((1, 2), np.float32))
+    assert path.read_text() == "earlier"

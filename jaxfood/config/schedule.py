@@ -81,3 +81,12 @@ class Plateau(ScheduleConfig):
     threshold: float = setting(1e-4, "least improvement that counts, relative to the best so far", at_least=0, below=1)
     cooldown: int = setting(0, "epochs after a decay in which none is counted", at_least=0)
     min_learning_rate: float = setting(0.0, "the rate is not reduced below this", at_least=0)
+
+
+@dataclass(frozen=True)
+class RangeTest(ScheduleConfig):
+    """An exponential rise to the highest rate: what `preview --find_lr` trains by, and no run can choose."""
+
+    name: str = setting("range_test", "", choices=("range_test",))
+    start_ratio: float = setting(1e-8, "the first rate, as a share of the highest", above=0, below=1)
+    steps: int = setting(100, "steps from the first rate to the highest", at_least=2)

@@ -1,14 +1,19 @@
-"""The homework's answer sheet: `Id,Category`, one row for each picture."""
+"""The homework's answer sheet: `Id,Category`, one row for each picture; and its probabilities, in the same rows."""
 
 import csv
 import io
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import reason, write_whole
+
+if TYPE_CHECKING:  # --help does not wait for it
+    import numpy as np
 
 ID_FORMS = {
     "stem": "the file's own number padded to four digits (7.jpg is 0007); other names as they are",
@@ -70,15 +75,37 @@ def write_submission(path: Path, ids: Sequence[str], categories: Sequence[int]) 
     Raises:
         UserError: the file cannot be written.
     """
-    rows = sorted(zip(ids, categories, strict=True), key=lambda row: (not _is_number(row[0]), _number(row[0]), row[0]))
+    _write_rows(path, "--out", ("Category",), ids, [(category,) for category in categories])
+
+
+def write_probabilities(path: Path, ids: Sequence[str], classes: Sequence[str], probabilities: "np.ndarray") -> None:
+    """Write a row for each picture: its Id, and a column for each class; whole or not at all.
+
+    Args:
+        path: of the file.
+        ids: of N pictures. Their rows stand as those of the submission do.
+        classes: their names head the columns, in label order.
+        probabilities: float32 [N, num_classes], written to the last digit; the row of a picture whose are NaN is empty
+            but for the Id.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    cells = [["" if math.isnan(value) else str(value) for value in row] for row in probabilities]
+    _write_rows(path, "--probabilities", classes, ids, cells)
+
+
+def _write_rows(
+    path: Path, flag: str, columns: Sequence[str], ids: Sequence[str], cells: Sequence[Sequence[object]]
+) -> None:
+    pairs = sorted(zip(ids, cells, strict=True), key=lambda row: (not _is_number(row[0]), _number(row[0]), row[0]))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("Id", "Category"), *rows])
+    csv.writer(text, lineterminator="\n").writerows([("Id", *columns), *((name, *row) for name, row in pairs)])
     try:
         # A name that is not UTF-8 is written with the bytes that it has.
         write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {reason(error)}; give another --out") from None
+        raise UserError(f"cannot write {path}: {reason(error)}; give another {flag}") from None
 
 
 def _is_number(stem: str) -> bool:

@@ -45,6 +45,9 @@ def _decay(schedule: settings.ScheduleConfig, warmup: int, total_steps: int) -> 
             return lambda step: jnp.exp(step // schedule.step_size * math.log(schedule.gamma))
         case settings.Exponential():
             return lambda step: jnp.exp(step * math.log(schedule.gamma))
+        case settings.RangeTest():
+            growth = -math.log(schedule.start_ratio) / (schedule.steps - 1)
+            return lambda step: jnp.exp((step - (schedule.steps - 1)) * growth)
         case settings.InverseSqrt():
             return lambda step: jnp.sqrt(max(warmup, 1) / (max(warmup, 1) + step))
     raise TypeError(f"no schedule for {schedule}")

@@ -25,13 +25,13 @@ _MARKUP = re.compile(r"[\\`*_{}\[\]#!|~$]")
 
 
 class Page:
-    """Gathers text and pictures in a local folder: NAME.md, NAME.json, NAME-FIGURE.png.
+    """Gathers text and pictures in a local folder: NAME.md, NAME.json, and NAME-FIGURE.png unless `prefix` is another.
 
     Raises:
         UserError: the folder is in a bucket or cannot be written to, or matplotlib is missing.
     """
 
-    def __init__(self, folder: str | Path, name: str, title: str) -> None:
+    def __init__(self, folder: str | Path, name: str, title: str, *, prefix: str | None = None) -> None:
         require("matplotlib", f"the page {name}", extra="lessons")
         folder = to_local_path(folder, "--out")
         try:
@@ -39,12 +39,17 @@ class Page:
         except OSError as error:
             raise UserError(f"cannot write to {folder} ({reason(error)}); choose another --out") from error
         self._folder, self._name = folder, name
+        self._prefix = f"{name}-" if prefix is None else prefix
         self._parts = [f"# {name}: {escaped(title)}"]
         self.file = folder / f"{name}.md"
 
     def text(self, markdown: str) -> None:
         """A paragraph of Markdown; a name that a user gave stands in it by `escaped`."""
         self._parts.append(" ".join(markdown.split()))
+
+    def lines(self, lines: Sequence[str]) -> None:
+        """Lines as a terminal shows them; nothing in them is markup."""
+        self._parts.append("\n".join(f"    {printable(line)}" for line in lines))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """A table; numbers are shown with four significant digits, texts as Markdown."""
@@ -53,7 +58,7 @@ class Page:
 
     @contextmanager
     def figure(self, name: str, caption: str, size: tuple[float, float] = (8, 4.5)) -> Iterator["Figure"]:
-        """A picture to draw on, `size` in inches, saved as NAME-FIGURE.png when the block ends."""
+        """A picture to draw on, `size` in inches, saved when the block ends."""
         import matplotlib
         from cycler import cycler
         from matplotlib.figure import Figure
@@ -69,7 +74,7 @@ class Page:
         with matplotlib.rc_context(style):
             figure = Figure(figsize=size, layout="constrained")
             yield figure
-            file = f"{self._name}-{name}.png"
+            file = f"{self._prefix}{name}.png"
             figure.savefig(self._folder / file, dpi=120)
         self._parts.append(f"![{caption}]({file})\n\n*{caption}*")
 

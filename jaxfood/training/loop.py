@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -129,6 +129,16 @@ class Training:
             self._epoch()
         with self.watch("save"):
             checkpoints.wait()
+
+    def losses(self) -> Iterator[float]:
+        """Train without an end, evaluating and saving nothing: the mean loss of each batch before its update."""
+        update = self._update_at[self.config.train.size_of_epoch(0, self.config.data.image_size)]
+        while True:
+            order = epoch_order(self.config.train.seed, self.step // self.progress.steps_per_epoch, self.train.size)
+            for batch in self.train.batches(order, self.config.train.batch_size):
+                self.state, sums = update(self.state, self._zero_sums(updates=True), batch)
+                self.step += 1
+                yield read_means(sums)["loss"]
 
     def _zero_sums(self, *, updates: bool) -> Sums:
         return on_every_device(zero_sums(updates=updates), self.mesh)

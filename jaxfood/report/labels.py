@@ -1,0 +1,69 @@
+"""Names as labels of pictures: in fonts that have their characters, and no longer than there is room."""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from jaxfood.errors import printable
+
+_NOT_THERE = "□"
+_DRAWS_NOTHING = "Last Resort"  # matplotlib's, which has a box for every character
+
+
+class Labels(NamedTuple):
+    """Texts, the font families to draw them in, of which each character takes the first that has it, and what is boxed.
+
+    Attributes:
+        texts: as they are to be drawn.
+        families: for matplotlib's `fontfamily`.
+        boxed: the characters that no font has, in which case the texts have a box.
+    """
+
+    texts: tuple[str, ...]
+    families: list[str]
+    boxed: tuple[str, ...]
+
+
+def fit_labels(names: Iterable[object], width: int) -> Labels:
+    """Names as labels of at most `width` columns, in which Chinese, Japanese and Korean characters take two.
+
+    Characters that matplotlib's own font lacks are taken from the machine's fonts; what none of them has is a box.
+    """
+    texts = [_shortened(printable(name), width) for name in names]
+    families, missing = _find_fonts({character for text in texts for character in text})
+    boxed = str.maketrans(dict.fromkeys(missing, _NOT_THERE))
+    return Labels(tuple(text.translate(boxed) for text in texts), families, tuple(sorted(missing)))
+
+
+def _shortened(text: str, width: int) -> str:
+    columns = [0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text]
+    if sum(columns) <= width:
+        return text
+    end = next(end for end in range(len(text), -1, -1) if sum(columns[:end]) < width)
+    return text[:end].rstrip() + "…"
+
+
+def _find_fonts(characters: set[str]) -> tuple[list[str], set[str]]:
+    """Font families that have these characters, and the characters that none has."""
+    from matplotlib import font_manager
+
+    default = font_manager.FontProperties().get_family()
+    missing = characters - _characters(font_manager.findfont(font_manager.FontProperties()))
+    families = list(default)
+    for font in font_manager.fontManager.ttflist:
+        if not missing:  # with Latin names alone no other font is opened
+            break
+        if font.name not in families and _DRAWS_NOTHING not in font.name and (has := missing & _characters(font.fname)):
+            families.append(font.name)
+            missing -= has
+    return families, missing
+
+
+def _characters(path: str) -> set[str]:
+    """What a font can draw; nothing where its file cannot be read, as then matplotlib cannot draw with it."""
+    from matplotlib.font_manager import get_font
+
+    try:
+        return set(map(chr, get_font(path).get_charmap()))
+    except (OSError, RuntimeError):  # removed since the list was made; FreeType's complaint
+        return set()
