@@ -55,3 +55,24 @@ class Classifier(ModelConfig):
     """The notes' `Classifier`: five blocks of convolution and pooling, three fully connected layers."""
 
     width: int = setting(64, "channels of the first block; all other layers in proportion", at_least=1, at_most=4096)
+
+
+@dataclass(frozen=True)
+class ResNetConfig(ModelConfig):
+    """What torchvision's residual networks have."""
+
+    stem: str = setting(
+        "imagenet",
+        "first layers: imagenet, torchvision's 7x7 and pooling, a quarter of height and width; small, 3x3 at full size",
+        choices=("imagenet", "small"),
+    )
+
+
+@variant("resnet18", MODELS)
+class ResNet18(ResNetConfig):
+    """torchvision's `resnet18`."""
+
+
+@variant("resnet34", MODELS)
+class ResNet34(ResNetConfig):
+    """torchvision's `resnet34`."""

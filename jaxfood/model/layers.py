@@ -38,6 +38,7 @@ class Conv(nn.Module):
         dtype: type to compute in; None is that of input and kernel together.
         fused: 3x3 with stride 1 and padding 1 in the form of the platform (`model.fused.convolution`); false: by XLA's
             convolution always, which also has `jvp`.
+        kernel_init: what the kernel starts from; None: as PyTorch's layer.
     """
 
     features_in: int
@@ -48,10 +49,11 @@ class Conv(nn.Module):
     use_bias: bool = True
     dtype: Dtype | None = None
     fused: bool = True
+    kernel_init: nn.initializers.Initializer | None = None
 
     def setup(self) -> None:
         init = torch_uniform(fan_in=self.size**2 * self.features_in)
-        self.kernel = self.param("kernel", init, (self.size, self.size, self.features_in, self.features))
+        self.kernel = self.param("kernel", self.kernel_init or init, (self.size, self.size, self.features_in, self.features))
         self.bias = self.param("bias", init, (self.features,)) if self.use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:

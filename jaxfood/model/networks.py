@@ -12,6 +12,7 @@ from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.network import Network
+from jaxfood.model.torchvision_resnet import TorchvisionResNet
 
 
 def make_model(config: ModelConfig) -> Network:
@@ -31,6 +32,8 @@ def make_model(config: ModelConfig) -> Network:
     match config:
         case settings.Classifier():
             return FoodClassifier(width=config.width, **common)
+        case settings.ResNet18() | settings.ResNet34():
+            return TorchvisionResNet(depth=int(config.name.removeprefix("resnet")), stem=config.stem, **common)
     raise TypeError(f"no network for {config}")
 
 

@@ -23,7 +23,8 @@ from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.optim.optimizers import make_optimizer
 from jaxfood.pytorch.layouts import floating, not_finite, to_tensors, to_tree
-from jaxfood.pytorch.names import Table, listed, plain_name, shown
+from jaxfood.pytorch.names import listed, plain_name, shown
+from jaxfood.pytorch.tables import Table
 
 
 class TorchForm(NamedTuple):

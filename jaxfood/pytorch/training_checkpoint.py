@@ -14,9 +14,10 @@ from jaxfood.optim.plateau import rate_factor
 from jaxfood.optim.schedules import make_schedule
 from jaxfood.pytorch import files as torch_files
 from jaxfood.pytorch.layouts import to_tensors
-from jaxfood.pytorch.names import Table, table_of_variables
+from jaxfood.pytorch.names import table_of_variables
 from jaxfood.pytorch.optimizer_state import TorchOptimizer, from_optimizer_state_dict, refused, torch_form
 from jaxfood.pytorch.search import find
+from jaxfood.pytorch.tables import Table
 from jaxfood.pytorch.weights import from_state_dict, to_state_dict
 
 
