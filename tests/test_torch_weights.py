@@ -378,7 +378,9 @@ def test_another_architecture_is_told_in_one_line() -> None:
     )
     with pytest.raises(UserError) as caught:
         from_torch({name: np.zeros((8, 3), np.float32) for name in others})
-    assert "none of them named as those of the notes' Classifier, resnet18 or resnet34; its keys are" in str(caught.value)
+    assert "none of them named as those of the notes' Classifier, resnet18 or resnet34; its keys are" in str(
+        caught.value
+    )
 
 
 def test_wrong_variables_are_named(weights: parity.Tensors, tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ class TrainConfig(Section):
         at_least=1,
         at_most=1_000_000,
     )
+    init: str = setting(
+        "", "what a new run begins with: a RUN, whose best weights it takes, or a file of PyTorch weights; empty: new"
+    )
+    freeze: str = setting(
+        "",
+        "parameters that stay as they are, by the beginnings of their names (layer1,block1.kernel), or body: all "
+        "but the head",
+    )
     parallel: str = setting("jit", "how one step spans several devices", choices=("jit", "pmap"))
 
     def __post_init__(self) -> None:

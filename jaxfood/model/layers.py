@@ -53,7 +53,9 @@ class Conv(nn.Module):
 
     def setup(self) -> None:
         init = torch_uniform(fan_in=self.size**2 * self.features_in)
-        self.kernel = self.param("kernel", self.kernel_init or init, (self.size, self.size, self.features_in, self.features))
+        self.kernel = self.param(
+            "kernel", self.kernel_init or init, (self.size, self.size, self.features_in, self.features)
+        )
         self.bias = self.param("bias", init, (self.features,)) if self.use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:

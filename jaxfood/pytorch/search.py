@@ -2,7 +2,7 @@
 
 Trainers put a state dict into dictionaries, and wrappers (Lightning, DataParallel, AveragedModel) put prefixes before
 its names. With keys joined by dots both are prefixes, so one search finds both: the prefix under which the names are
-the those of a network's table or, where other layers shifted the numbers of the notes' Classifier, the modules are the
+those of a network's table or, where other layers shifted the numbers of the notes' Classifier, the modules are the
 table's in order and shape.
 """
 

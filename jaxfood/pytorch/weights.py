@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.files import to_path
 from jaxfood.pytorch import files as torch_files
@@ -50,11 +51,24 @@ def from_torch(source: str | Path | Mapping[str, Any], part: str = "") -> dict[s
     return variables
 
 
+def normalize_note(config: Config) -> str:
+    """What is to be said of weights of a PyTorch file in a residual network; empty: nothing.
+
+    The file does not say what pictures it expects, and torchvision's transforms normalise outside of the network
+    (https://docs.pytorch.org/vision/stable/models.html).
+    """
+    if config.model.name not in ("resnet18", "resnet34") or config.model.normalize:
+        return ""
+    return (
+        "torchvision's ImageNet weights expect --model.normalize 0.485,0.456,0.406,0.229,0.224,0.225, which is not set"
+    )
+
+
 def to_torch(variables: Mapping[str, Any], path: str | Path) -> None:
     """Write `variables` as PyTorch's state dict; the file appears whole or not at all.
 
     Raises:
-        UserError: the suffix is unknown, the file cannot be written, or `variables` are of no network that PyTorch has too.
+        UserError: the suffix is unknown, the file cannot be written, or `variables` are of no network that PyTorch has.
     """
     path = to_path(path)
     with torch_files.named(path):

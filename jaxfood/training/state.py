@@ -45,7 +45,9 @@ class TrainState(struct.PyTreeNode):
         relevant = Config(
             model=dataclasses.replace(config.model, num_classes=num_classes),
             train=TrainConfig(
-                accumulate=config.train.accumulate, seed=config.train.seed if config.model.dropout else 0
+                accumulate=config.train.accumulate,
+                seed=config.train.seed if config.model.dropout else 0,
+                freeze=config.train.freeze,
             ),
             optimizer=config.optimizer,
             schedule=config.schedule,
