@@ -47,8 +47,12 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
             steps = (decay, transform, rate)
     chain = optax.chain(clip_by_value(optimizer.clip_value), clip_by_norm(optimizer.clip_norm), *steps)
     if config.train.freeze:
-        return optax.transforms.selective_transform(chain, freeze_mask=partial(frozen_mask, freeze=config.train.freeze))
+        return optax.partition({"trained": chain, "frozen": optax.set_to_zero()}, partial(_labels, config.train.freeze))
     return chain
+
+
+def _labels(freeze: str, params: optax.Params) -> Any:
+    return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen_mask(params, freeze))
 
 
 def make_transform(c: settings.OptimizerConfig) -> optax.GradientTransformation:

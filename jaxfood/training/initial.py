@@ -174,7 +174,7 @@ def _why_new_head(own: _Source, classes: Sequence[str], path: str) -> str:
     """Why the head cannot be taken over, in words; empty: it can."""
     count = count_classes(own.variables)
     if count != len(classes):
-        return f"{len(classes)} classes ({_few(classes)}), {path} has {count}"
+        return f"{len(classes)} classes ({_few(classes)}), {path} has {count:,}"
     if not own.classes or are_numbers(own.classes) or are_numbers(classes):  # only their number can be compared
         return ""
     differing = (
