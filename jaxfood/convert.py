@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words and words[0] in directions:
         directions[words[0]](words[1:])
         return
-    parser = cli.Parser("convert", "Convert weights of the notes' Classifier; each direction has its own --help.")
+    parser = cli.Parser(
+        "convert", "Convert weights of the notes' Classifier, resnet18 and resnet34; each direction has its own --help."
+    )
     parser.add_argument("direction", choices=tuple(directions))
     parser.parse_args(words)
 
@@ -35,7 +37,8 @@ def from_torch(argv: Sequence[str]) -> None:
     parser = cli.Parser(
         "convert from-torch",
         "Make a run of PyTorch weights, for predict or for train --resume. Of a training checkpoint with `model` and "
-        "`optimizer` state dicts the run takes the optimizer's settings and goes on with its moments.",
+        "`optimizer` state dicts the run takes the optimizer's settings and goes on with its moments. The names "
+        "in FILE tell the network: the notes' Classifier, or torchvision's or timm's resnet18 or resnet34.",
     )
     parser.add_argument("weights", metavar="FILE", type=cli.path, help=f"state dict or training checkpoint: {READ}")
     parser.add_argument("run", metavar="RUN", type=cli.path, help="the new run's directory")
@@ -47,6 +50,7 @@ def from_torch(argv: Sequence[str]) -> None:
 
     cli.set_up_jax(DeviceConfig())
     from jaxfood.pytorch import files, training_checkpoint
+    from jaxfood.pytorch.weights import normalize_note
     from jaxfood.runs.directory import check_free
     from jaxfood.training.saved import begin_from
 
@@ -58,19 +62,24 @@ def from_torch(argv: Sequence[str]) -> None:
     with files.named(arguments.weights):
         opt_state = optimizer.opt_state(config, variables["params"]) if optimizer is not None else None
     begin_from(arguments.run, config, variables, opt_state)
-    size = f"weights for {config.data.image_size} px and {config.model.num_classes} classes"
+    if note := normalize_note(config):
+        cli.say(f"{arguments.weights}: {note}")
+    of = "" if config.model.name == "classifier" else f" of {config.model.name}"
+    size = f"weights{of} for {config.data.image_size} px and {config.model.num_classes} classes"
     cli.say(f"{arguments.run}: {size}; {_of_optimizer(config, optimizer)}")
 
 
 def _config(
     arguments: argparse.Namespace, flags: loading.Source, variables: Any, optimizer: "TorchOptimizer | None"
 ) -> Config:
-    """The run's: sizes by the weights, then the file of --config, the checkpoint's optimizer, the flags."""
+    """The run's: network and sizes by the weights, then the file of --config, the checkpoint's optimizer, the flags."""
     from jaxfood.pytorch.names import table_of_variables
 
     table = table_of_variables(variables)
-    given = {"data": {"image_size": table.image_size}, "model": {"num_classes": table.num_classes}}
-    merged = [loading.Source(arguments.weights.name, given)]
+    told: dict[str, dict[str, Any]] = {"model": dict(table.model), "data": {}}
+    if table.image_size is not None:
+        told["data"]["image_size"] = table.image_size
+    merged = [loading.Source(arguments.weights.name, told)]
     if arguments.config is not None:
         merged.append(loading.read_toml(loading.find_config(arguments.config)))
     if optimizer is not None:
@@ -82,11 +91,14 @@ def _config(
             )
         merged.append(loading.Source(arguments.weights.name, {"optimizer": {"name": name, **optimizer.settings}}))
     config = loading.merge(*merged, flags)
-    if (config.data.image_size, config.model.num_classes) != (table.image_size, table.num_classes):
+    wanted = dict(loading.all_settings(config))
+    own = {f"{section}.{key}": value for section, values in told.items() for key, value in values.items()}
+    others = [name for name, value in own.items() if wanted.get(name, value) != value]
+    if others:
+        weights, settings = (", ".join(f"{name} = {values[name]}" for name in others) for values in (own, wanted))
         raise UserError(
-            f"{arguments.weights} is for {table.image_size} px and {table.num_classes} classes, not "
-            f"{config.data.image_size} px and {config.model.num_classes}: "
-            "leave out data.image_size and model.num_classes"
+            f"{arguments.weights} is of {table.network} and for {weights}, not {settings}: "
+            f"leave out {' and '.join(others)}"
         )
     return config
 
@@ -124,10 +136,14 @@ def to_torch(argv: Sequence[str]) -> None:
 
     cli.set_up_jax(DeviceConfig())
     from jaxfood.pytorch import files, training_checkpoint, weights
-    from jaxfood.runs.directory import load_run
+    from jaxfood.pytorch.names import known_networks
+    from jaxfood.pytorch.tables import MAKERS
+    from jaxfood.runs.directory import load_run, read_config
     from jaxfood.training.saved import load_state
 
     files.check_writable(arguments.weights, arguments.overwrite, arguments.with_optimizer)
+    if (name := read_config(arguments.run).model.name) not in MAKERS:
+        raise UserError(f"{arguments.run} is of {name}, which PyTorch has no module for; it has {known_networks()}")
     if arguments.with_optimizer:
         state, epoch = load_state(arguments.run, which)
         progress = {"step": int(state.step), "total_steps": state.total_steps, "epoch": epoch}

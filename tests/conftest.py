@@ -42,11 +42,12 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[None]:
-    """The classifier with few features, for tests of what is around it: it compiles and runs in a fraction."""
+    """The networks with few features, for tests of what is around it: it compiles and runs in a fraction."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("jaxfood.model.classifier", "jaxfood.pytorch.names"):
+        for module in ("jaxfood.model.classifier", "jaxfood.pytorch.tables"):
             patch.setattr(f"{module}.FEATURES", (8, 8, 8, 8, 8))
             patch.setattr(f"{module}.HIDDEN", (16, 8))
+        patch.setattr("jaxfood.model.torchvision_resnet.FEATURES", (8, 8, 16, 16))
         jax.clear_caches()  # programs of equal configurations are one, whatever their widths
         yield
     jax.clear_caches()

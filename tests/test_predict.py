@@ -346,7 +346,9 @@ def test_convert_there_and_back(run: Path, tiny_food: Path, tmp_path: Path, caps
 def test_convert_refuses_what_contradicts_the_weights(run: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     convert.main(["to-torch", str(run), str(weights)])
-    with pytest.raises(UserError, match="32 px and 3 classes, not 64 px and 3"):
+    with pytest.raises(
+        UserError, match=r"for data\.image_size = 32, not data\.image_size = 64: leave out data\.image_size$"
+    ):
         convert.main(["from-torch", str(weights), str(tmp_path / "back"), "--data.image_size", "64"])
     assert not (tmp_path / "back").exists()
     with pytest.raises(UserError, match="is a run already"):

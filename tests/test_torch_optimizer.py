@@ -16,12 +16,13 @@ from conftest import NUM_CLASSES
 from jaxfood.config import OPTIMIZERS, Config
 from jaxfood.config.loading import Source, merge
 from jaxfood.errors import UserError
-from jaxfood.pytorch.names import make_table, table_of_variables
+from jaxfood.pytorch.names import table_of_variables
 from jaxfood.pytorch.optimizer_state import TorchOptimizer, from_optimizer_state_dict
+from jaxfood.pytorch.tables import classifier_table
 from jaxfood.pytorch.weights import from_state_dict
 from jaxfood.training.state import TrainState
 
-TABLE = make_table()
+TABLE = classifier_table({})
 PARAMETERS, (MATRICES, REST) = TABLE.parameter_names, TABLE.decay_groups
 
 # What PyTorch writes for some parameters, less what only says how it computes.

@@ -367,13 +367,19 @@ def test_wrong_tensors_are_named(weights: parity.Tensors, changes: dict[str, Any
 
 def test_another_architecture_is_told_in_one_line() -> None:
     names = ["conv1.weight", *(f"layer{i}.0.conv1.weight" for i in range(1, 5)), "fc.weight"]
+    others = ["stem.conv.weight", *(f"stages.{i}.conv.weight" for i in range(1, 5)), "top.weight"]
     tensors = {name: np.zeros((8, 3), np.float32) for name in names}
     with pytest.raises(UserError) as caught:
         from_torch({"net": tensors, "epoch": 3, "acc": np.float64(0.5)})
     assert str(caught.value) == (
         "holds 6 tensors (net.conv1.weight [8, 3], net.layer1.0.conv1.weight [8, 3], net.layer2.0.conv1.weight [8, 3], "
-        "..., net.fc.weight [8, 3]), none of them named as the 36 of the notes' Classifier; its keys are net, epoch, "
-        "acc: save model.state_dict() instead"
+        "..., net.fc.weight [8, 3]), 6 of them named as the 102 of resnet18; its keys are net, epoch, acc: "
+        "save model.state_dict() instead"
+    )
+    with pytest.raises(UserError) as caught:
+        from_torch({name: np.zeros((8, 3), np.float32) for name in others})
+    assert "none of them named as those of the notes' Classifier, resnet18 or resnet34; its keys are" in str(
+        caught.value
     )
 
 

@@ -152,11 +152,11 @@ def merge(*sources: Source) -> Config:
     A source that chooses another optimizer (schedule, loss) drops what earlier ones said of it, but for `clip_norm`.
     """
     sections: dict[str, Any] = {section: _merge_section(section, sources) for section in SECTIONS}
-    data = sections["data"]
-    if data.root:
-        refuse_service(data.root, "data.root = ")
-        root = data.root.rstrip("/") if is_remote(data.root) else str(to_path(data.root).absolute())
-        sections["data"] = dataclasses.replace(data, root=root)
+    for section, key in (("data", "root"), ("train", "init")):
+        if path := getattr(sections[section], key):
+            refuse_service(path, f"{section}.{key} = ")
+            whole = path.rstrip("/") if is_remote(path) else str(to_path(path).absolute())
+            sections[section] = dataclasses.replace(sections[section], **{key: whole})
     return Config(**sections)
 
 

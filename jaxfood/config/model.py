@@ -75,3 +75,24 @@ class ResNet(ModelConfig):
                 f"model.blocks has {len(self.blocks)} numbers: it takes one to four, as a picture of 32 px can be "
                 "halved four times after the stem"
             )
+
+
+@dataclass(frozen=True)
+class ResNetConfig(ModelConfig):
+    """What torchvision's residual networks have."""
+
+    stem: str = setting(
+        "imagenet",
+        "first layers: imagenet, torchvision's 7x7 and pooling, a quarter of height and width; small, 3x3 at full size",
+        choices=("imagenet", "small"),
+    )
+
+
+@variant("resnet18", MODELS)
+class ResNet18(ResNetConfig):
+    """torchvision's `resnet18`."""
+
+
+@variant("resnet34", MODELS)
+class ResNet34(ResNetConfig):
+    """torchvision's `resnet34`."""

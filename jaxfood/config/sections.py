@@ -109,6 +109,14 @@ class TrainConfig(Section):
         other_than=1,
     )
     fold: int = setting(0, "train that one of the folds alone, from 1 on; 0: all", at_least=0, at_most=1000)
+    init: str = setting(
+        "", "what a new run begins with: a RUN, whose best weights it takes, or a file of PyTorch weights; empty: new"
+    )
+    freeze: str = setting(
+        "",
+        "parameters that stay as they are, by the beginnings of their names (layer1,block1.kernel), or body: all "
+        "but the head",
+    )
     parallel: str = setting("jit", "how one step spans several devices", choices=("jit", "pmap"))
     monitor: str = setting(
         "valid_accuracy",

@@ -38,7 +38,7 @@ class Conv(nn.Module):
         dtype: type to compute in; None is that of input and kernel together.
         fused: 3x3 with stride 1 and padding 1 in the form of the platform (`model.fused.convolution`); false: by XLA's
             convolution always, which also has `jvp`.
-        kernel_init: what the kernel starts from; None: PyTorch's default, for the bias always.
+        kernel_init: what the kernel starts from; None: as PyTorch's layer.
     """
 
     features_in: int

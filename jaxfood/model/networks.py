@@ -13,6 +13,7 @@ from jaxfood.errors import UserError
 from jaxfood.model.classifier import FoodClassifier
 from jaxfood.model.network import Network
 from jaxfood.model.resnet import ResNet
+from jaxfood.model.torchvision_resnet import TorchvisionResNet
 
 
 def make_model(config: ModelConfig) -> Network:
@@ -34,6 +35,8 @@ def make_model(config: ModelConfig) -> Network:
             return FoodClassifier(width=config.width, **common)
         case settings.ResNet():
             return ResNet(width=config.width, blocks=config.blocks, **common)
+        case settings.ResNet18() | settings.ResNet34():
+            return TorchvisionResNet(depth=int(config.name.removeprefix("resnet")), stem=config.stem, **common)
     raise TypeError(f"no network for {config}")
 
 

@@ -6,6 +6,7 @@ AMSGrad takes the largest of the corrected mean squares, its NAdam a constant mo
 1e-6.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from jaxfood.config import optimizer as settings
 from jaxfood.config.schedule import Plateau
 from jaxfood.config.sections import Config
 from jaxfood.optim import notes, transforms
+from jaxfood.optim.freeze import frozen_mask
 from jaxfood.optim.plateau import scale_by_plateau
 from jaxfood.optim.schedules import make_schedule
 
@@ -24,7 +26,7 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
     """The optimizer, clipping and schedule of a configuration, for any pytree of parameters.
 
     Args:
-        config: `optimizer` and `schedule` are read.
+        config: `optimizer`, `schedule` and `train.freeze` are read.
         total_steps: updates in the whole run, for schedules that depend on it.
     """
     optimizer = config.optimizer
@@ -43,7 +45,14 @@ def make_optimizer(config: Config, total_steps: int) -> optax.GradientTransforma
             steps = (decay, rate, transform)
         case _:
             steps = (decay, transform, rate)
-    return optax.chain(clip_by_value(optimizer.clip_value), clip_by_norm(optimizer.clip_norm), *steps)
+    chain = optax.chain(clip_by_value(optimizer.clip_value), clip_by_norm(optimizer.clip_norm), *steps)
+    if config.train.freeze:
+        return optax.partition({"trained": chain, "frozen": optax.set_to_zero()}, partial(_labels, config.train.freeze))
+    return chain
+
+
+def _labels(freeze: str, params: optax.Params) -> Any:
+    return jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen_mask(params, freeze))
 
 
 def make_transform(c: settings.OptimizerConfig) -> optax.GradientTransformation:

@@ -36,14 +36,14 @@ class Entry(NamedTuple):
     @classmethod
     def of(cls, torch_name: str, flax_name: str, *shape: int, view: Shape | None = None) -> "Entry":
         """The entry of a tensor of this shape; the leaf's follows from it."""
-        return cls(Array(torch_name, shape), Array(flax_name, _moved(shape)), view or shape)
+        return cls(Array(torch_name, shape), Array(flax_name, moved(shape)), view or shape)
 
     def to_flax(self, tensor: np.ndarray) -> np.ndarray:
         return tensor.reshape(self.view).transpose(_AXES[len(self.view)]).reshape(self.flax.shape)
 
     def to_torch(self, leaf: np.ndarray) -> np.ndarray:
         back = np.argsort(_AXES[len(self.view)])
-        return leaf.reshape(_moved(self.view)).transpose(back).reshape(self.torch.shape)
+        return leaf.reshape(moved(self.view)).transpose(back).reshape(self.torch.shape)
 
 
 def to_tree(entries: Iterable[Entry], tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -100,5 +100,6 @@ def not_finite(tensors: Mapping[str, Any]) -> str:
     return f"NaN or infinity in {len(bad)} of {len(tensors)} tensors: {few}{more}" if bad else ""
 
 
-def _moved(shape: Shape) -> Shape:
-    return tuple(shape[axis] for axis in _AXES[len(shape)])
+def moved(shape: Shape) -> Shape:
+    """The shape of a leaf of ours, given PyTorch's; one that no parameter has stays as it is."""
+    return tuple(shape[axis] for axis in _AXES[len(shape)]) if len(shape) in _AXES else shape

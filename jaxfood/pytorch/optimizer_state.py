@@ -22,8 +22,9 @@ from jaxfood.config.optimizer import OPTIMIZERS, OptimizerConfig
 from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.optim.optimizers import make_optimizer
-from jaxfood.pytorch.layouts import floating, not_finite, to_tensors, to_tree
-from jaxfood.pytorch.names import Table, listed, plain_name, shown
+from jaxfood.pytorch.layouts import Entry, flat_leaves, floating, not_finite, to_tensors, to_tree
+from jaxfood.pytorch.names import listed, plain_name, shown
+from jaxfood.pytorch.tables import Table
 
 
 class TorchForm(NamedTuple):
@@ -110,9 +111,10 @@ class TorchOptimizer:
         return jnp.asarray(numbers[low], fresh.dtype)
 
     def _moments(self, key: str, fresh: Any) -> Any:
-        """An array for each parameter, nested as they are."""
-        tensors = to_tensors(self.table.parameters, {"params": fresh})
-        for name, shape in (entry.torch for entry in self.table.parameters):
+        """An array for each parameter, nested as they are; a frozen one has none."""
+        entries = trained(self.table, fresh)
+        tensors = to_tensors(entries, {"params": fresh})
+        for name, shape in (entry.torch for entry in entries):
             own = self._kept(name, key, tensors[name])
             try:
                 tensor = floating(f"{key} of {name}", own)
@@ -127,13 +129,19 @@ class TorchOptimizer:
                 tensors[name] = tensor.astype(tensors[name].dtype)
         if wrong := not_finite(tensors):
             raise refused(f"has in {key} {wrong}")
-        return to_tree(self.table.parameters, tensors)["params"]
+        return jax.tree.unflatten(jax.tree.structure(fresh), jax.tree.leaves(to_tree(entries, tensors)))
 
     def _kept(self, name: str, key: str, fresh: Any) -> Any:
         own = self.kept[name]
         if own and key not in own:
             raise refused(f"has no {key} for {name}, which these settings need")
         return own.get(key, fresh)
+
+
+def trained(table: Table, tree: Any) -> list[Entry]:
+    """The parameters for which a tree of the optimizer's, nested as they are, has an array: all but frozen ones."""
+    leaves = flat_leaves({"params": tree})
+    return [entry for entry in table.parameters if not isinstance(leaves.get(entry.flax.name), optax.MaskedNode)]
 
 
 def torch_form(optimizer: OptimizerConfig) -> TorchForm:

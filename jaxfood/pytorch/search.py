@@ -1,8 +1,9 @@
-"""Where in a file the weights of the notes' Classifier are, however its maker wrapped them.
+"""Where in a file the weights of a network that we know are, however its maker wrapped them.
 
 Trainers put a state dict into dictionaries, and wrappers (Lightning, DataParallel, AveragedModel) put prefixes before
 its names. With keys joined by dots both are prefixes, so one search finds both: the prefix under which the names are
-the table's or, where other layers shifted their numbers, the modules are the table's in order and shape.
+those of a network's table or, where other layers shifted the numbers of the notes' Classifier, the modules are the
+table's in order and shape.
 """
 
 import re
@@ -15,12 +16,15 @@ import numpy as np
 
 from jaxfood.errors import UserError
 from jaxfood.pytorch.layouts import Shape
-from jaxfood.pytorch.names import fitted_table, listed, make_table, plain_name, shown
+from jaxfood.pytorch.names import fitted_table, known_networks, listed, nearest_table, plain_name, shown
+from jaxfood.pytorch.tables import classifier_table, smallest_tables
 
 _DEPTH, _LENGTH = 24, 500  # levels and letters of a name that are looked at: real ones have fewer
 # What averages of the weights are called, which are not those in training.
 _AVERAGES = re.compile(r"(^|[._])(ema|swa)([._]|$)|averag|shadow|teacher")
-_NAMES = {entry.torch.name: entry.torch.shape for entry in make_table().entries}
+_NUMBERED = {entry.torch.name: entry.torch.shape for entry in classifier_table({}).entries}
+_NAMES = [frozenset(entry.torch.name for entry in table.entries) for table in smallest_tables()]  # of each network
+_ANY_NAME = frozenset().union(*_NAMES)
 
 
 class Found(NamedTuple):
@@ -124,19 +128,19 @@ def _plain(prefix: str, names: Sequence[str], leaves: Mapping[str, _Leaf]) -> di
     plain: dict[str, list[str]] = defaultdict(list)
     for full in names:
         name = plain_name(full.removeprefix(prefix).removeprefix("."))
-        if name in _NAMES or (leaves[full].is_weight and not name.endswith("num_batches_tracked")):
+        if name in _ANY_NAME or (leaves[full].is_weight and not name.endswith("num_batches_tracked")):
             plain[name].append(full)
     return plain
 
 
 def _match(prefix: str, names: Sequence[str], leaves: Mapping[str, _Leaf]) -> _Match | None:
-    if len(names) < len(_NAMES):
+    if len(names) < min(map(len, _NAMES)):
         return None
     plain = _plain(prefix, names, leaves)
-    if len(plain) != len(_NAMES) or any(len(fulls) > 1 for fulls in plain.values()):
+    if all(len(plain) != len(known) for known in _NAMES) or any(len(fulls) > 1 for fulls in plain.values()):
         return None
     own = {name: full for name, (full,) in plain.items()}
-    if own.keys() == _NAMES.keys():
+    if own.keys() in _NAMES:
         return _Match(prefix, own, {})
     renamed = _by_order({name: leaves[full].shape or () for name, full in own.items()})
     ours = {_renamed(name, renamed): full for name, full in own.items()}
@@ -148,8 +152,8 @@ def _match(prefix: str, names: Sequence[str], leaves: Mapping[str, _Leaf]) -> _M
 
 
 def _by_order(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """The table's modules by other names, where these differ in numbers alone, which tell the order; else nothing."""
-    ours, theirs = _kinds(_NAMES), _kinds(shapes)
+    """The notes' modules by other names, where these differ in numbers alone, which tell the order; else nothing."""
+    ours, theirs = _kinds(_NUMBERED), _kinds(shapes)
     counts = [{kind: len(modules) for kind, modules in kinds.items()} for kinds in (ours, theirs)]
     if counts[0] != counts[1] or any(len({re.sub(r"\d+", "", name) for name in kind}) > 1 for kind in theirs.values()):
         return {}
@@ -197,23 +201,28 @@ def _why_nothing_fits(
     content: Mapping[Any, Any], leaves: Mapping[str, _Leaf], below: Mapping[str, Sequence[str]], unread: Sequence[str]
 ) -> str:
     plains = {prefix: _plain(prefix, names, leaves) for prefix, names in below.items()}
-    best = max(plains, key=lambda prefix: (len(_NAMES.keys() & plains[prefix].keys()), len(prefix)), default="")
+    shared = {prefix: max(len(known & plain.keys()) for known in _NAMES) for prefix, plain in plains.items()}
+    best = max(plains, key=lambda prefix: (shared[prefix], len(prefix)), default="")
     plain = plains.get(best, {})
-    has = len(_NAMES.keys() & plain.keys())
-    if 3 * has > len(_NAMES):
+    table = nearest_table(plain.keys(), "torch")
+    ours = [entry.torch.name for entry in table.entries]
+    has = shared.get(best, 0)
+    if 3 * has > len(ours):
         where = f"in {shown(best)} " if best else ""
         problems = [f"{shown(name)} comes twice, once as {shown(full[-1])}" for name, full in plain.items() if full[1:]]
         problems = problems[:1] or [
-            *listed("missing ", (name for name in _NAMES if name not in plain)),
-            *listed("unexpected ", sorted(shown(name) for name in plain if name not in _NAMES)),
+            *listed("missing ", (name for name in ours if name not in plain)),
+            *listed("unexpected ", sorted(shown(name) for name in plain if name not in ours)),
         ]
-        return f"{where}{'; '.join(problems)}: give the weights of the notes' Classifier"
+        return f"{where}{'; '.join(problems)}: give the weights of {table.network}"
     tensors = [f"{shown(name)} {list(leaf.shape)}" for name, leaf in leaves.items() if leaf.shape is not None]
     few = tensors if len(tensors) < 5 else [*tensors[:3], "...", tensors[-1]]
     text = (
         f"holds {len(tensors)} tensor{'s' * (len(tensors) > 1)} ({', '.join(few)})" if tensors else "holds no tensors"
     )
-    text += f", {has or 'none'} of them named as the {len(_NAMES)} of the notes' Classifier" if tensors else ""
+    if tensors:
+        known = f"the {len(ours)} of {table.network}" if has else f"those of {known_networks()}"
+        text += f", {has or 'none'} of them named as {known}"
     text += f"; {_keys(content)}"
     if unread:
         classes = listed("", map(shown, unread), limit=3)[0]

@@ -10,13 +10,15 @@ import numpy as np
 import optax
 
 from jaxfood.config.sections import Config
+from jaxfood.optim.freeze import frozen_mask
 from jaxfood.optim.plateau import rate_factor
 from jaxfood.optim.schedules import make_schedule
 from jaxfood.pytorch import files as torch_files
-from jaxfood.pytorch.layouts import to_tensors
-from jaxfood.pytorch.names import Table, table_of_variables
-from jaxfood.pytorch.optimizer_state import TorchOptimizer, from_optimizer_state_dict, refused, torch_form
+from jaxfood.pytorch.layouts import flat_leaves, to_tensors
+from jaxfood.pytorch.names import table_of_variables
+from jaxfood.pytorch.optimizer_state import TorchOptimizer, from_optimizer_state_dict, refused, torch_form, trained
 from jaxfood.pytorch.search import find
+from jaxfood.pytorch.tables import Table
 from jaxfood.pytorch.weights import from_state_dict, to_state_dict
 
 
@@ -92,7 +94,7 @@ def to_checkpoint(
     Args:
         variables: `{"params": ..., "batch_stats": ...}`.
         opt_state: of the configuration's optimizer.
-        config: `optimizer` and `schedule` are read.
+        config: `optimizer`, `schedule` and `train.freeze` are read.
         step: updates done; the next one's learning rate is written.
         total_steps: updates in the whole run, for schedules that depend on it.
         epoch: epochs done.
@@ -114,10 +116,14 @@ def to_checkpoint(
         matrices, rest = ([parameters[name] for name in part] for part in table.decay_groups)
         groups = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
     optimizer = getattr(torch.optim, cls)(groups, lr=rate, **settings)
-    for parameter in parameters.values():  # each has a count of its own, which PyTorch changes in place
+    frozen = frozen_names(variables, config, table)
+    for parameter in (parameters[name] for name in table.parameter_names if name not in frozen):
+        # Each has a count of its own, which PyTorch changes in place; one that is never stepped has no state at all.
         optimizer.state[parameter] = {"step": torch.tensor(float(steps))} if cls != "SGD" else {}
     for field, key in kept.items():
         for name, array in _by_parameter(opt_state, field, table).items():
+            if name in frozen:
+                continue
             optimizer.state[parameters[name]][key] = torch.from_numpy(array)
     return {"model": model, "optimizer": optimizer.state_dict(), "epoch": epoch, "step": step}
 
@@ -128,4 +134,10 @@ def _by_parameter(opt_state: optax.OptState, field: str, table: Table) -> dict[s
     if isinstance(value, jax.Array):
         array = np.asarray(value)
         return {name: array.astype(np.float32) if field == "steps" else array.copy() for name in table.parameter_names}
-    return {} if value is None else to_tensors(table.parameters, {"params": value})
+    return {} if value is None else to_tensors(trained(table, value), {"params": value})
+
+
+def frozen_names(variables: Mapping[str, Any], config: Config, table: Table) -> set[str]:
+    """PyTorch's names of the parameters that `train.freeze` keeps as they are."""
+    mask = flat_leaves({"params": frozen_mask(variables["params"], config.train.freeze)})
+    return {entry.torch.name for entry in table.parameters if mask[entry.flax.name]}

@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.files import to_path
 from jaxfood.pytorch import files as torch_files
 from jaxfood.pytorch.layouts import flat_leaves, floating, not_finite, to_tensors, to_tree
-from jaxfood.pytorch.names import fitted_table, make_table, table_of_variables
+from jaxfood.pytorch.names import fitted_table, table_of_variables
 from jaxfood.pytorch.search import find
+from jaxfood.pytorch.tables import smallest_tables
 
 
 def from_torch(source: str | Path | Mapping[str, Any], part: str = "") -> dict[str, Any]:
-    """Variables for `FoodClassifier` from PyTorch weights.
+    """Variables from PyTorch weights: of the notes' `Classifier`, or torchvision's or timm's `resnet18` or `resnet34`.
 
     Args:
         source: a file (.ckpt, .pt, .pth, .pth.tar and .bin need PyTorch, .safetensors does not), or what one holds:
@@ -49,11 +51,24 @@ def from_torch(source: str | Path | Mapping[str, Any], part: str = "") -> dict[s
     return variables
 
 
+def normalize_note(config: Config) -> str:
+    """What is to be said of weights of a PyTorch file in a residual network; empty: nothing.
+
+    The file does not say what pictures it expects, and torchvision's transforms normalise outside of the network
+    (https://docs.pytorch.org/vision/stable/models.html).
+    """
+    if config.model.name not in ("resnet18", "resnet34") or config.model.normalize:
+        return ""
+    return (
+        "torchvision's ImageNet weights expect --model.normalize 0.485,0.456,0.406,0.229,0.224,0.225, which is not set"
+    )
+
+
 def to_torch(variables: Mapping[str, Any], path: str | Path) -> None:
     """Write `variables` as PyTorch's state dict; the file appears whole or not at all.
 
     Raises:
-        UserError: the suffix is unknown, the file cannot be written, or `variables` are not `FoodClassifier`'s.
+        UserError: the suffix is unknown, the file cannot be written, or `variables` are of no network that PyTorch has.
     """
     path = to_path(path)
     with torch_files.named(path):
@@ -62,7 +77,8 @@ def to_torch(variables: Mapping[str, Any], path: str | Path) -> None:
 
 def from_state_dict(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Variables from tensors under exactly PyTorch's names; types and errors as in `from_torch`."""
-    counters = set(make_table().counters.values())  # they matter to PyTorch for `momentum=None` alone
+    # BatchNorm's counts of batches matter to PyTorch for `momentum=None` alone.
+    counters = {name for table in smallest_tables() for name in table.counters.values()}
     arrays = {name: floating(name, tensor) for name, tensor in tensors.items() if name not in counters}
     table = fitted_table({name: array.shape for name, array in arrays.items()}, "torch")
     variables = to_tree(table.entries, arrays)
@@ -76,7 +92,7 @@ def to_state_dict(variables: Mapping[str, Any], batches_tracked: int = 0) -> dic
     """PyTorch's state dict in the PyTorch module's order, as NumPy arrays of their own (float32 or float64).
 
     Args:
-        variables: `FoodClassifier`'s.
+        variables: of a network that PyTorch has too.
         batches_tracked: what BatchNorm says of the batches it has seen; 0 is a new module's value.
     """
     table = table_of_variables(variables)

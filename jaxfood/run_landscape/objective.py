@@ -16,6 +16,7 @@ from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError, printable
 from jaxfood.landscape import Objective, Point
 from jaxfood.model.networks import make_model, predict_logits
+from jaxfood.optim.freeze import frozen_statistics
 from jaxfood.optim.losses import make_loss
 from jaxfood.runs.directory import read_classes
 from jaxfood.training.metrics import batch_sums
@@ -65,9 +66,9 @@ def make_objective(config: Config, batch_stats: Any, pictures: Pictures) -> Obje
     """The mean loss of pictures.
 
     Args:
-        config: `model`, `loss` and `landscape.statistics` are read. With "running", BatchNorm normalises by
-            `batch_stats`: the loss that validation reports and predict sees. With "batch", by the mean and variance of
-            all the pictures, as a training step on them would; they then go to the device together.
+        config: `model`, `loss`, `train.freeze` and `landscape.statistics` are read. With "running", BatchNorm
+            normalises by `batch_stats`: the loss that validation reports and predict sees. With "batch", by the mean
+            and variance of all the pictures, as a training step on them would; they then go to the device together.
         batch_stats: the running statistics.
         pictures: as many as are to count.
     """
@@ -76,7 +77,8 @@ def make_objective(config: Config, batch_stats: Any, pictures: Pictures) -> Obje
 
     def total(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
         if together:
-            _, (_, sums) = summed_loss(model, loss, params, batch["batch_stats"], batch)
+            with frozen_statistics(params, config.train.freeze):
+                _, (_, sums) = summed_loss(model, loss, params, batch["batch_stats"], batch)
         else:
             variables = {"params": params, "batch_stats": batch["batch_stats"]}
             sums = batch_sums(loss, predict_logits(model, variables, batch["image"]), batch)

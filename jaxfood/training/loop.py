@@ -41,7 +41,13 @@ class Training:
     """
 
     def __init__(
-        self, config: Config, splits: Splits, mesh: Mesh, after_epoch: Mapping[str, AfterEpoch], watch: Stopwatch
+        self,
+        config: Config,
+        splits: Splits,
+        mesh: Mesh,
+        after_epoch: Mapping[str, AfterEpoch],
+        watch: Stopwatch,
+        variables: Mapping[str, Any] | None = None,
     ) -> None:
         """Put pictures and a new state on the devices.
 
@@ -51,6 +57,7 @@ class Training:
             mesh: its devices.
             after_epoch: what is done after every epoch, in this order, by the name under which its time is told.
             watch: times each kind of work.
+            variables: `{"params": ..., "batch_stats": ...}` to begin with, in every process alike; None: new ones.
         """
         self.config, self.mesh, self.after_epoch, self.watch = config, mesh, after_epoch, watch
         by_device = takes_rows_by_device(config)
@@ -62,7 +69,7 @@ class Training:
         check_image_sizes(config)
         with watch("initialise"):
             create = jax.jit(partial(TrainState.create, config, total_steps=self.total_steps))  # eager: 30 programs
-            self.state: TrainState = on_every_device(create(init_variables(config)), mesh)
+            self.state: TrainState = on_every_device(create(variables or init_variables(config)), mesh)
         self.sums = self._zero_sums(updates=True)
 
     def restore(self, checkpoints: Checkpoints, step: int) -> None:

@@ -25,6 +25,7 @@ from jaxfood.runs.pictures import are_numbers, check_pictures, write_pictures
 from jaxfood.runs.resume import check_resumable, schedule_changes
 from jaxfood.training.after_epoch import MakeAfterEpoch
 from jaxfood.training.failures import enough_memory
+from jaxfood.training.initial import check_settings, initial
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, open_logbook, read_metrics
 from jaxfood.training.loop import Training
@@ -65,6 +66,7 @@ def train_in(
             check_resumable(run.read_config(workdir), config)
         else:
             run.check_free(workdir, overwrite=overwrite)
+            check_settings(config, workdir)
     if resume and (finished := _finished(config, workdir)):
         return finished
     with hold(workdir) as unlocked, enough_memory(config):
@@ -84,7 +86,8 @@ def train_in(
             if resume and is_balanced(wanted.loss) and not is_balanced((stored := run.read_config(workdir)).loss):
                 check_resumable(stored, config)  # the run's weights are numbers already
         _check_alike(config, workdir, splits)
-        lines = _introduction(workdir, config, splits, mesh)
+        begun = initial(config, splits.classes, mesh, resumed=workdir if resume else None)
+        lines = [*_introduction(workdir, config, splits, mesh), *begun.lines]
         if is_balanced(wanted.loss):
             lines.append(_describe_class_weights(config.loss))
         lines += [unlocked] * bool(unlocked) + [_UNKNOWN_PICTURES] * (resume and not known)
@@ -92,7 +95,9 @@ def train_in(
             for line in lines:  # now, as compiling takes its time; in log.txt once the run has begun
                 tqdm.write(printable(line))
         made = {work: make(config, splits) for work, make in after_epoch.items()}
-        training = Training(config, splits, mesh, {work: do for work, do in made.items() if do is not None}, watch)
+        training = Training(
+            config, splits, mesh, {work: do for work, do in made.items() if do is not None}, watch, begun.variables
+        )
         training.compile()
         if not resume:  # only now: nothing of what is replaced is lost by what fails before
             processes.by_first(when_ready)

@@ -51,6 +51,7 @@ class TrainState(struct.PyTreeNode):
                 ema_decay=config.train.ema_decay,
                 sam_radius=config.train.sam_radius,
                 sam_every=config.train.sam_every,
+                freeze=config.train.freeze,
             ),
             optimizer=config.optimizer,
             schedule=config.schedule,

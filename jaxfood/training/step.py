@@ -18,6 +18,7 @@ from jaxfood.config.sections import AugmentConfig
 from jaxfood.data.augment import augment, changes
 from jaxfood.model.network import Network
 from jaxfood.model.networks import predict_logits, to_float
+from jaxfood.optim.freeze import frozen_statistics, stop_frozen
 from jaxfood.optim.losses import Loss
 from jaxfood.training.metrics import Batch, Sums, batch_sums, means
 from jaxfood.training.state import TrainState
@@ -58,7 +59,13 @@ def gradients(state: TrainState, batch: Batch, axis_name: str | None = None) -> 
     """
     synchronised = axis_name is not None and state.config.model.sync_batch_norm
     model = state.model.clone(axis_name=axis_name if synchronised else None)
-    grad_fn = jax.grad(partial(summed_loss, model, state.loss), has_aux=True)
+    freeze = state.config.train.freeze
+
+    def loss_of(params: Any, batch_stats: Any, batch: Batch) -> tuple[jax.Array, tuple[Any, Sums]]:
+        with frozen_statistics(params, freeze):
+            return summed_loss(model, state.loss, stop_frozen(params, freeze), batch_stats, batch)
+
+    grad_fn = jax.grad(loss_of, has_aux=True)
     accumulate = partial(_accumulate, parts=state.config.train.accumulate)
     grads, (batch_stats, sums) = accumulate(grad_fn, state.params, state.batch_stats, batch)
     if axis_name is not None:

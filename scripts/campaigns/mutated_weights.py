@@ -34,7 +34,7 @@ import torch
 from jaxfood.config.loading import Source, merge
 from jaxfood.errors import UserError
 from jaxfood.model import classifier
-from jaxfood.pytorch import files, names, search, training_checkpoint
+from jaxfood.pytorch import files, search, tables, training_checkpoint
 from jaxfood.pytorch.weights import to_state_dict
 
 OUTCOMES = ("refused", "right", "wrong", "traceback", "lost")  # the last two end the process that reads
@@ -44,14 +44,14 @@ Bytes = Callable[[bytes, random.Random], bytes]
 
 def make_narrow() -> None:
     """Few features, as the tests have them."""
-    for module in (classifier, names):
+    for module in (classifier, tables):
         module.FEATURES, module.HIDDEN = (8, 8, 8, 8, 8), (16, 8)  # type: ignore[attr-defined]
 
 
 def make_content() -> dict[str, Any]:
     """A training checkpoint as trainers write it, with other things beside."""
     generator = torch.Generator().manual_seed(0)
-    table = names.make_table({"params/dense1/kernel": 16 * 8 * 4, "params/head/kernel": 5 * 8})
+    table = tables.classifier_table({"params/dense1/kernel": (8 * 4, 16), "params/head/kernel": (8, 5)})
     tensors = {}
     for entry in table.entries:
         tensors[entry.torch.name] = torch.rand(entry.torch.shape, generator=generator)
