@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxfood.config.sections import AugmentConfig
+from jaxfood.config.augment import AugmentConfig
 from jaxfood.data.augment import augment, changes
 
 KEY = jax.random.key(0)

@@ -16,7 +16,7 @@ from jaxfood import preview
 from jaxfood.before_training import range_test, sheets, survey
 from jaxfood.before_training.sheets import see
 from jaxfood.config import Config, load_config
-from jaxfood.config.sections import AugmentConfig
+from jaxfood.config.augment import AugmentConfig
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
 from jaxfood.model.networks import init_variables

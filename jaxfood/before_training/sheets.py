@@ -41,15 +41,16 @@ def see(config: Config, images: np.ndarray, positions: np.ndarray, epoch: int) -
     """Pictures as an epoch of the run (from 0 on) will see them.
 
     Args:
-        config: the run's; `augment` and `train.seed` are read.
+        config: the run's; `augment`, `train.seed` and the image sizes are read.
         images: `[B, H, W, 3]`, plain.
         positions: `[B]`, the number of each among the training pictures.
         epoch: the views of two differ.
     """
-    if not changes(config.augment):
+    size = config.train.size_of_epoch(epoch, config.data.image_size)
+    if not changes(config.augment) and size == images.shape[1]:
         return np.asarray(images)
     key = jax.random.fold_in(jax.random.key(config.train.seed), epoch)
-    return np.asarray(jax.jit(partial(augment, config.augment))(np.asarray(images), positions, key))
+    return np.asarray(jax.jit(partial(augment, config.augment, size=size))(np.asarray(images), positions, key))
 
 
 def _draw_one(page: Page, config: Config, image: np.ndarray, position: np.ndarray, name: str) -> None:

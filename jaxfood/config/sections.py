@@ -8,6 +8,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from jaxfood.config.augment import AugmentConfig
 from jaxfood.config.distributed import DistributedConfig
 from jaxfood.config.fields import Section, setting
 from jaxfood.config.landscape import LandscapeConfig
@@ -70,17 +71,6 @@ class DataConfig(Section):
         True, "keep all pictures on every device; false, and always for tfds: read each batch from disk"
     )
     cache_dir: str = setting("", "where decoded pictures are kept; empty: $XDG_CACHE_HOME/jaxfood or ~/.cache/jaxfood")
-
-
-@dataclass(frozen=True)
-class AugmentConfig(Section):
-    """Random changes of the training pictures, anew in each epoch; none by default, as in the notes."""
-
-    section = "augment"
-    flip: bool = setting(False, "mirror half of the pictures left to right (RandomHorizontalFlip)")
-    crop: int = setting(
-        0, "pad by so many mirrored pixels and cut the old size out at random (RandomCrop); 0: no", at_least=0, below=32
-    )
 
 
 @dataclass(frozen=True)

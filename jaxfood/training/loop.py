@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxfood import processes
 from jaxfood.config.sections import Config
-from jaxfood.data.augment import changes
+from jaxfood.data.augment import changes, mixes
 from jaxfood.data.batches import epoch_order, make_batches, steps_per_epoch
 from jaxfood.data.splits import Splits
 from jaxfood.devices import Step, compile_step, on_every_device, takes_rows_by_device
@@ -112,7 +112,7 @@ class Training:
     def _make_update(self, size: int) -> Step:
         """The update with training pictures of a size."""
         config = self.config
-        if not (changes(config.augment) or config.model.dropout or config.train.image_sizes):
+        if not (changes(config.augment) or mixes(config.augment) or config.model.dropout or config.train.image_sizes):
             return add_update
         return partial(
             add_augmented_update,

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxfood.config.sections import AugmentConfig
-from jaxfood.data.augment import augment, changes
+from jaxfood.config.augment import AugmentConfig
+from jaxfood.data.augment import augment, changes, mix, mixes
 from jaxfood.model.network import Network
 from jaxfood.model.networks import predict_logits, to_float
 from jaxfood.optim.freeze import frozen_statistics, stop_frozen
@@ -23,7 +23,7 @@ from jaxfood.optim.losses import Loss
 from jaxfood.training.metrics import Batch, Sums, batch_sums, means
 from jaxfood.training.state import TrainState
 
-_DROPOUT = 2**32 - 1  # no epoch has this number, and the keys of augmentation are made of epochs
+_DROPOUT, _MIXING = 2**32 - 1, 2**32 - 2  # no epoch has these numbers, of which the keys of pictures are made
 
 
 def loss_fn(
@@ -195,7 +195,8 @@ def add_augmented_update(
     steps_per_epoch: int,
     size: int | None = None,
 ) -> tuple[TrainState, Sums]:
-    """`add_update` with what is drawn anew for each picture in each epoch: changes (`jaxfood.data.augment`), dropout.
+    """`add_update` with what is drawn anew for each picture in each epoch: changes (`jaxfood.data.augment`), dropout,
+    mixing.
 
     The batch also has `"position"` `[B]`. Its images become `size` pixels high and wide.
     """
@@ -204,6 +205,9 @@ def add_augmented_update(
     if changes(config) or size not in (None, batch["image"].shape[1]):
         key = jax.random.fold_in(jax.random.key(seed), epoch)
         batch = {**batch, "image": augment(config, batch["image"], batch["position"], key, size=size)}
+    if mixes(config):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _MIXING), state.step)
+        batch = mix(config, batch, key, axis_name)
     return add_update(state, sums, batch, axis_name)
 
 
