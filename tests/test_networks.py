@@ -30,7 +30,7 @@ def drawn(network: Network, images: np.ndarray) -> dict[str, Any]:
 
 def test_each_choice_of_the_configuration_is_a_network_with_a_head() -> None:
     for name in MODELS:
-        config = load_config(None, (f"model.name={name}", "model.num_classes=5", "model.width=4"))
+        config = load_config(None, (f"model.name={name}", "model.num_classes=5"))
         model = make_model(config.model)
         shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
         assert shapes["params"]["head"]["kernel"].shape[-1] == 5
