@@ -12,10 +12,10 @@ import pytest
 from flax import linen as nn
 
 from jaxfood.model.blocks import ConvBlock
-from jaxfood.model.fused import forms
+from jaxfood.model.fused import forms, strided
 from jaxfood.model.fused.conv_pool import Pooled, conv3x3_max_pool, moments_in_one_pass
 from jaxfood.model.fused.convolution import conv3x3
-from jaxfood.model.layers import convolution
+from jaxfood.model.layers import Conv, convolution
 
 SCALE = np.array([2.0, -1.0, 0.0, 0.5, -0.1])
 MASK = np.array([1.0, 0, 1, 1])
@@ -132,6 +132,43 @@ def test_a_convolution_of_odd_height_is_right_where_tiles_of_two_do_not_fit(monk
     monkeypatch.setattr(forms, "_WINOGRAD_TILES", 1)
     x, kernel = normal(2, 5, 6, 3), normal(3, 3, 3, 4)
     assert_close(jax.jit(conv3x3)(x, kernel), convolution(x, kernel, stride=1, padding=1))
+
+
+@pytest.mark.parametrize("platform", ["CPU", "CPU, in groups", "elsewhere"])
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [
+        (3, (4, 6, 8, 6)),
+        pytest.param(7, (4, 8, 10, 3), marks=pytest.mark.slow),
+        pytest.param(3, (1, 2, 2, 3), marks=pytest.mark.slow),
+    ],
+)
+def test_a_convolution_of_stride_2_to_the_second_derivative(
+    size: int, shape: tuple[int, ...], platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if platform == "CPU, in groups":
+        monkeypatch.setattr(strided, "_GROUP_BYTES", 1)
+    if platform == "elsewhere":
+        monkeypatch.setattr(strided, "_cpu_form", lambda x, kernel: strided._WHOLE)
+    primals = x, kernel = normal(*shape), normal(size, size, shape[-1], 5)
+    tangents = normal(*x.shape, seed=1), normal(*kernel.shape, seed=1)
+
+    def of(function: Callable[..., jax.Array]) -> Callable[[], Any]:
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.sin(function(x, kernel)))
+
+        return lambda: (function(x, kernel), jax.jvp(jax.grad(loss, (0, 1)), primals, tangents))
+
+    expected = jax.jit(of(lambda x, kernel: convolution(x, kernel, stride=2, padding=size // 2)))()
+    assert_close(jax.jit(of(strided.conv_stride2))(), expected)
+
+
+@pytest.mark.parametrize(("size", "stride", "sides"), [(1, 2, (6, 8)), (3, 2, (5, 6)), (3, 2, (6, 8)), (2, 2, (6, 6))])
+def test_a_layer_of_stride_2_is_xlas_own_whatever_its_size(size: int, stride: int, sides: tuple[int, int]) -> None:
+    layer = Conv(3, 5, size, stride, size // 2)
+    x = normal(2, *sides, 3)
+    variables = jax.tree.map(jnp.asarray, layer.init(jax.random.key(0), x))
+    assert_close(layer.apply(variables, x), layer.clone(fused=False).apply(variables, x))
 
 
 # Whole blocks.
@@ -302,15 +339,14 @@ def test_other_platforms_take_the_batch_as_a_whole(platform: str) -> None:
     """Their program has XLA's own convolutions, three of them, and no loop."""
     x, kernel = jax.ShapeDtypeStruct((64, 32, 32, 64), jnp.float32), jax.ShapeDtypeStruct((3, 3, 64, 128), jnp.float32)
 
-    def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jnp.sum(conv3x3_max_pool(x, kernel, jnp.ones(128)).values ** 2)
+    def program(function: Callable[..., jax.Array], platform: str) -> str:
+        grad = jax.grad(lambda x, kernel: jnp.sum(function(x, kernel) ** 2), (0, 1))
+        return jax.jit(grad).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
 
-    def program(platform: str) -> str:
-        return jax.jit(jax.grad(loss, (0, 1))).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
-
-    assert "stablehlo.while" in program("cpu")
-    assert "stablehlo.while" not in program(platform)
-    assert program(platform).count("stablehlo.convolution") == 3
+    for function in (lambda x, kernel: conv3x3_max_pool(x, kernel, jnp.ones(128)).values, strided.conv_stride2):
+        assert "stablehlo.while" in program(function, "cpu")
+        assert "stablehlo.while" not in program(function, platform)
+        assert program(function, platform).count("stablehlo.convolution") == 3
 
 
 def test_the_kernel_gradient_in_bfloat16_is_no_worse_than_the_backends_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +374,8 @@ def test_the_kernel_gradient_in_bfloat16_is_no_worse_than_the_backends_own(monke
         ((64, 8, 8, 512), 512, jnp.float32, True),
         ((64, 32, 32, 128), 256, jnp.float64, True),
         ((64, 32, 32, 128), 256, jnp.bfloat16, False),  # it would lose digits
-        ((64, 64, 64, 64), 128, jnp.float32, False),
+        ((64, 64, 64, 64), 128, jnp.float32, True),
+        ((64, 64, 64, 32), 128, jnp.float32, False),
         ((4, 8, 8, 512), 512, jnp.float32, False),
         ((64, 7, 8, 512), 512, jnp.float32, False),  # tiles are of two by two
     ],

@@ -16,6 +16,7 @@ from flax.typing import Dtype
 from jax import lax
 
 from jaxfood.model.fused.convolution import conv3x3
+from jaxfood.model.fused.strided import conv_stride2
 
 MOMENTUM = 0.1  # share of the batch in the running statistics, as PyTorch counts it (Flax counts the other share)
 EPSILON = 1e-5
@@ -36,8 +37,9 @@ class Conv(nn.Module):
 
     Attributes:
         dtype: type to compute in; None is that of input and kernel together.
-        fused: 3x3 with stride 1 and padding 1 in the form of the platform (`model.fused.convolution`); false: by XLA's
-            convolution always, which also has `jvp`.
+        fused: 3x3 with stride 1, and any odd size with stride 2, padded by half their size, in the form of the platform
+            (`model.fused.convolution`, `model.fused.strided`); false: by XLA's convolution always, which also has
+            `jvp`.
         kernel_init: what the kernel starts from; None: as PyTorch's layer.
     """
 
@@ -61,11 +63,18 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, H, W, in]` to `[B, (H + 2 padding - size) / stride + 1, ..., features]`."""
         x, kernel, bias = promote_dtype(x, self.kernel, self.bias, dtype=self.dtype)
-        if self.fused and (self.size, self.stride, self.padding) == (3, 1, 1):
-            x = conv3x3(x, kernel)
-        else:
-            x = convolution(x, kernel, self.stride, self.padding)
+        x = self._convolve(x, kernel)
         return x if bias is None else x + bias
+
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        is_same = self.size % 2 == 1 and self.padding == self.size // 2
+        if self.fused and is_same and self.size == 3 and self.stride == 1:
+            return conv3x3(x, kernel)
+        if self.fused and is_same and self.stride == 2 and x.shape[1] % 2 == x.shape[2] % 2 == 0:
+            if self.size > 1:
+                return conv_stride2(x, kernel)
+            return lax.slice(x, (0, 0, 0, 0), x.shape, (1, 2, 2, 1)) @ kernel[0, 0]
+        return convolution(x, kernel, self.stride, self.padding)
 
 
 def convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:

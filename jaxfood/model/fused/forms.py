@@ -17,8 +17,8 @@ from jax import lax
 from jaxfood.model.fused.winograd import winograd3x3
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_GROUP_BYTES = 2**23  # of the convolution's output that a CPU works on at a time: they must stay in the cache
-_WINOGRAD_CHANNELS = 128  # in and out, and
+_GROUP_BYTES = 2**21  # of the convolution's output that a CPU works on at a time: they must stay in the cache
+_WINOGRAD_CHANNELS = 64  # in and out, and
 _WINOGRAD_TILES = 1024  # of a batch: from there on a CPU saves more by fewer products than the additions cost
 
 
