@@ -331,7 +331,7 @@ REFUSED: list[tuple[Callable[[], dict[str, Any]], str]] = [
     (lambda: state_dict(ADAM, kept("exp_avg")), "has no exp_avg_sq for cnn.0.weight, which these settings need"),
     (
         lambda: state_dict(ADAM, {number: own for number, own in kept("exp_avg", "exp_avg_sq").items() if number > 19}),
-        "has step 0 for cnn.0.weight and 5 for fc.0.weight, not one for all",
+        "never stepped cnn.0.weight, cnn.0.bias and 18 more, which train.freeze does not keep",
     ),
 ]
 

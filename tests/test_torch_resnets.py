@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -99,7 +100,9 @@ def test_what_is_no_whole_network_is_told_in_one_line() -> None:
     with pytest.raises(UserError, match=r"^layer1\.0\.conv1\.weight has shape \[8, 8, 1, 1\], expected \[8, 8, 3, 3\]"):
         from_torch(theirs | {"layer1.0.conv1.weight": np.ones((8, 8, 1, 1), np.float32)})
     for shape in ((), (3,), (8, 3, 3), (8, 3, 5, 5)):
-        with pytest.raises(UserError, match=r"^conv1\.weight has shape \[.*\], expected \[8, 3, 7, 7\]: give the weigh"):
+        with pytest.raises(
+            UserError, match=r"^conv1\.weight has shape \[.*\], expected \[8, 3, 7, 7\]: give the weigh"
+        ):
             from_torch(theirs | {"conv1.weight": np.ones(shape, np.float32)})
 
 
@@ -158,11 +161,11 @@ def stepped_state(*overrides: str) -> TrainState:
         return jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(np.float32), tree)
 
     moments = {name: drawn(optax.tree.get(state.opt_state, name)) for name in ("mu", "nu")}
-    return state.replace(opt_state=optax.tree.set(state.opt_state, steps=np.int32(5), **moments))
+    return state.replace(opt_state=optax.tree.set(state.opt_state, steps=jnp.int32(5), **moments))
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("freeze", ["", "body", "conv1,layer1"])
+@pytest.mark.parametrize("freeze", ["conv1,layer1", *(pytest.param(f, marks=pytest.mark.slow) for f in ("", "body"))])
 def test_the_optimizer_goes_to_pytorch_and_back(freeze: str, tmp_path: Path) -> None:
     """What is frozen has no state there, as what PyTorch never stepped."""
     torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
@@ -203,9 +206,14 @@ def test_a_frozen_run_of_a_residual_network_is_trained_converted_and_gone_on_wit
     path = tmp_path / "last.pt"
     convert.main(["to-torch", str(tmp_path / "run"), str(path), "--with_optimizer"])
     content = torch.load(path, weights_only=True)
-    assert_same({name: tensor.numpy() for name, tensor in content["model"].items()}, to_state_dict(load_run(tmp_path / "run", "last")[1]))
+    assert_same(
+        {name: tensor.numpy() for name, tensor in content["model"].items()},
+        to_state_dict(load_run(tmp_path / "run", "last")[1]),
+    )
     again = ["--train.freeze", settings.freeze, "--data.root", config.data.root, "--train.batch_size", "8"]
-    convert.main(["from-torch", str(path), str(tmp_path / "again"), *again, "--data.image_size", "32", "--train.epochs", "1"])
+    convert.main(
+        ["from-torch", str(path), str(tmp_path / "again"), *again, "--data.image_size", "32", "--train.epochs", "1"]
+    )
     train.main(["--workdir", str(tmp_path / "again"), "--resume"])
     record = json.loads((tmp_path / "again" / "metrics.jsonl").read_text())
     assert record["step"] == 3
@@ -218,5 +226,7 @@ def test_a_network_that_pytorch_lacks_is_refused(tmp_path: Path, monkeypatch: py
     begin_from(tmp_path / "run", config, init_variables(config))
     others = {name: make for name, make in tables.MAKERS.items() if name != "resnet18"}
     monkeypatch.setattr(tables, "MAKERS", others)
-    with pytest.raises(UserError, match=r"run is of resnet18, which PyTorch has no module for; it has the notes' Class"):
+    with pytest.raises(
+        UserError, match=r"run is of resnet18, which PyTorch has no module for; it has the notes' Class"
+    ):
         convert.main(["to-torch", str(tmp_path / "run"), str(tmp_path / "x.safetensors")])

@@ -4,8 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 from operator import attrgetter
 from typing import Any, Literal
 
+import optax
+
 from jaxfood.errors import UserError
-from jaxfood.pytorch.layouts import Shape, flat_leaves, moved
+from jaxfood.optim.freeze import frozen_mask
+from jaxfood.pytorch.layouts import Entry, Shape, flat_leaves, moved
 from jaxfood.pytorch.tables import MAKERS, Table, smallest_tables
 
 # What DataParallel, torch.compile, FSDP and activation checkpointing put before the names inside them.
@@ -23,9 +26,14 @@ def plain_name(name: str) -> str:
 
 
 def nearest_table(names: Collection[str], side: Literal["torch", "flax"]) -> Table:
-    """The table, of the smallest network, that shares the most names with those given; of equal ones the first."""
-    array_of = attrgetter(f"{side}.name")
-    return max(smallest_tables(), key=lambda table: sum(array_of(entry) in names for entry in table.entries))
+    """The table, of the smallest network, whose names are the likest to those given: the shared among all of both."""
+    name_of = attrgetter(f"{side}.name")
+
+    def likeness(table: Table) -> float:
+        shared = sum(name_of(entry) in names for entry in table.entries)
+        return shared / (len(names) + len(table.entries) - shared)
+
+    return max(smallest_tables(), key=likeness)
 
 
 def fitted_table(shapes: Mapping[str, Shape], side: Literal["torch", "flax"]) -> Table:
@@ -50,6 +58,18 @@ def fitted_table(shapes: Mapping[str, Shape], side: Literal["torch", "flax"]) ->
     if problems:
         raise UserError(f"{'; '.join(problems)}: give the weights of {table.network}")
     return table
+
+
+def trained(table: Table, tree: Any) -> list[Entry]:
+    """The parameters for which a tree of the optimizer's, nested as they are, has an array: all but frozen ones."""
+    leaves = flat_leaves({"params": tree})
+    return [entry for entry in table.parameters if not isinstance(leaves.get(entry.flax.name), optax.MaskedNode)]
+
+
+def frozen_names(table: Table, params: Any, freeze: str) -> set[str]:
+    """PyTorch's names of the parameters that `train.freeze` keeps as they are."""
+    mask = flat_leaves({"params": frozen_mask(params, freeze)})
+    return {entry.torch.name for entry in table.parameters if mask[entry.flax.name]}
 
 
 def known_networks() -> str:

@@ -8,7 +8,7 @@ of `model.parameters()`, or in two groups of that order, the weight matrices and
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -22,8 +22,8 @@ from jaxfood.config.optimizer import OPTIMIZERS, OptimizerConfig
 from jaxfood.config.sections import Config
 from jaxfood.errors import UserError
 from jaxfood.optim.optimizers import make_optimizer
-from jaxfood.pytorch.layouts import Entry, flat_leaves, floating, not_finite, to_tensors, to_tree
-from jaxfood.pytorch.names import listed, plain_name, shown
+from jaxfood.pytorch.layouts import floating, not_finite, to_tensors, to_tree
+from jaxfood.pytorch.names import frozen_names, listed, plain_name, shown, trained
 from jaxfood.pytorch.tables import Table
 
 
@@ -92,19 +92,22 @@ class TorchOptimizer:
             UserError: what PyTorch kept does not fit the model or the settings.
         """
         begun = make_optimizer(config, total_steps=1).init(params)
+        frozen = frozen_names(self.table, params, config.train.freeze)
         fields = {}
         for field, key in torch_form(config.optimizer).kept.items():
             fresh = optax.tree.get(begun, field)
             if fresh is not None:  # RMSprop's settings say which it has
-                read = self._number if isinstance(fresh, jax.Array) else self._moments
-                fields[field] = read(key, fresh)
+                is_number = isinstance(fresh, jax.Array)
+                fields[field] = self._number(key, fresh, frozen) if is_number else self._moments(key, fresh)
         return optax.tree.set(begun, **fields)
 
-    def _number(self, key: str, fresh: jax.Array) -> jax.Array:
-        """One number for all parameters, where PyTorch has one for each."""
-        numbers = {
-            name: _as_number(f"{key} of {name}", self._kept(name, key, fresh)) for name in self.table.parameter_names
-        }
+    def _number(self, key: str, fresh: jax.Array, frozen: Collection[str]) -> jax.Array:
+        """One number for all parameters, where PyTorch has one for each that is not frozen."""
+        names = [name for name in self.table.parameter_names if name not in frozen]
+        numbers = {name: _as_number(f"{key} of {name}", self._kept(name, key, fresh)) for name in names}
+        unstepped = [name for name in names if not self.kept[name]]
+        if 0 < len(unstepped) < len(names):
+            raise refused(f"never stepped {listed('', unstepped, limit=2)[0]}, which train.freeze does not keep")
         low, high = (choose(numbers, key=numbers.__getitem__) for choose in (min, max))
         if numbers[low] != numbers[high]:
             raise refused(f"has {key} {numbers[low]:g} for {low} and {numbers[high]:g} for {high}, not one for all")
@@ -136,12 +139,6 @@ class TorchOptimizer:
         if own and key not in own:
             raise refused(f"has no {key} for {name}, which these settings need")
         return own.get(key, fresh)
-
-
-def trained(table: Table, tree: Any) -> list[Entry]:
-    """The parameters for which a tree of the optimizer's, nested as they are, has an array: all but frozen ones."""
-    leaves = flat_leaves({"params": tree})
-    return [entry for entry in table.parameters if not isinstance(leaves.get(entry.flax.name), optax.MaskedNode)]
 
 
 def torch_form(optimizer: OptimizerConfig) -> TorchForm:

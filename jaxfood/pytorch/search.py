@@ -206,7 +206,7 @@ def _why_nothing_fits(
     plain = plains.get(best, {})
     table = nearest_table(plain.keys(), "torch")
     ours = [entry.torch.name for entry in table.entries]
-    has = shared.get(best, 0)
+    has = sum(name in plain for name in ours)
     if 3 * has > len(ours):
         where = f"in {shown(best)} " if best else ""
         problems = [f"{shown(name)} comes twice, once as {shown(full[-1])}" for name, full in plain.items() if full[1:]]

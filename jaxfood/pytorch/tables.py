@@ -99,7 +99,7 @@ def _classifier_table(width: int, shapes: Mapping[str, Shape]) -> Table:
 
 def resnet_table(depth: int, shapes: Mapping[str, Shape]) -> Table:
     """The table of torchvision's residual network, of either stem; arguments as in `classifier_table`."""
-    stem_size = 3 if (shapes.get("params/conv1/kernel") or (7,))[0] == 3 else 7
+    stem_size = 3 if shapes.get("params/conv1/kernel", ())[:2] == (3, 3) else 7
     features = torchvision_resnet.FEATURES
     entries = [*_convolution("conv1", "conv1", 3, features[0], stem_size), *_batch_norm("bn1", "bn1", features[0])]
     for name, before, after, stride in torchvision_resnet.blocks(depth):

@@ -10,13 +10,12 @@ import numpy as np
 import optax
 
 from jaxfood.config.sections import Config
-from jaxfood.optim.freeze import frozen_mask
 from jaxfood.optim.plateau import rate_factor
 from jaxfood.optim.schedules import make_schedule
 from jaxfood.pytorch import files as torch_files
-from jaxfood.pytorch.layouts import flat_leaves, to_tensors
-from jaxfood.pytorch.names import table_of_variables
-from jaxfood.pytorch.optimizer_state import TorchOptimizer, from_optimizer_state_dict, refused, torch_form, trained
+from jaxfood.pytorch.layouts import to_tensors
+from jaxfood.pytorch.names import frozen_names, table_of_variables, trained
+from jaxfood.pytorch.optimizer_state import TorchOptimizer, from_optimizer_state_dict, refused, torch_form
 from jaxfood.pytorch.search import find
 from jaxfood.pytorch.tables import Table
 from jaxfood.pytorch.weights import from_state_dict, to_state_dict
@@ -116,7 +115,7 @@ def to_checkpoint(
         matrices, rest = ([parameters[name] for name in part] for part in table.decay_groups)
         groups = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
     optimizer = getattr(torch.optim, cls)(groups, lr=rate, **settings)
-    frozen = frozen_names(variables, config, table)
+    frozen = frozen_names(table, variables["params"], config.train.freeze)
     for parameter in (parameters[name] for name in table.parameter_names if name not in frozen):
         # Each has a count of its own, which PyTorch changes in place; one that is never stepped has no state at all.
         optimizer.state[parameter] = {"step": torch.tensor(float(steps))} if cls != "SGD" else {}
@@ -135,9 +134,3 @@ def _by_parameter(opt_state: optax.OptState, field: str, table: Table) -> dict[s
         array = np.asarray(value)
         return {name: array.astype(np.float32) if field == "steps" else array.copy() for name in table.parameter_names}
     return {} if value is None else to_tensors(trained(table, value), {"params": value})
-
-
-def frozen_names(variables: Mapping[str, Any], config: Config, table: Table) -> set[str]:
-    """PyTorch's names of the parameters that `train.freeze` keeps as they are."""
-    mask = flat_leaves({"params": frozen_mask(variables["params"], config.train.freeze)})
-    return {entry.torch.name for entry in table.parameters if mask[entry.flax.name]}
