@@ -21,7 +21,7 @@ from jaxfood.optim.losses import Loss
 from jaxfood.training.metrics import Batch, Sums, batch_sums
 from jaxfood.training.state import TrainState
 
-_STREAM = 2**32 - 2  # no epoch has this number, nor has the stream of dropout's keys
+_STREAM = 2**32 - 3  # no epoch has this number, and no other stream of keys
 
 
 def check_unlabeled(config: Config) -> None:
