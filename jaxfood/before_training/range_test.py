@@ -17,6 +17,7 @@ from jaxfood.config.schedule import RangeTest
 from jaxfood.config.sections import Config
 from jaxfood.data.splits import Splits
 from jaxfood.optim.schedules import make_schedule
+from jaxfood.training.distillation import load_teachers
 from jaxfood.training.failures import enough_memory
 from jaxfood.training.logbook import Stopwatch
 from jaxfood.training.loop import Training
@@ -75,7 +76,12 @@ def find_learning_rate(config: Config, splits: Splits, mesh: Mesh, update_bar: C
     rates = np.asarray(jax.vmap(make_schedule(schedule, optimizer, schedule.steps))(np.arange(schedule.steps)))
     with enough_memory(config):
         training = Training(
-            dataclasses.replace(config, optimizer=optimizer, schedule=schedule), splits, mesh, {}, Stopwatch()
+            dataclasses.replace(config, optimizer=optimizer, schedule=schedule),
+            splits,
+            mesh,
+            {},
+            Stopwatch(),
+            teachers=load_teachers(config, splits.classes, mesh),
         )
         training.compile()
         losses, diverged = take_until_diverged(training.losses(), schedule.steps, update_bar)

@@ -24,6 +24,8 @@ from jaxfood.files import reason, write_whole
 from jaxfood.optim.losses import make_loss
 from jaxfood.optim.schedules import make_schedule
 from jaxfood.report.page import COLOURS, Page, escaped
+from jaxfood.training.distillation import find_teachers
+from jaxfood.training.pseudo_labels import check_unlabeled
 
 _MOST_POINTS = 2000  # of the schedule's curve
 _MOST_EPOCHS = 40  # whose ends are marked
@@ -42,6 +44,8 @@ def preview(config: Config, out: Path, *, find_lr: bool) -> None:
     """
     require("matplotlib", "preview", extra="lessons")
     mesh = make_mesh(config.device)
+    check_unlabeled(config)
+    find_teachers(config)
     progress = config.logging.progress
     splits = load_splits(config.data, config.model.num_classes, seed=config.train.seed, progress=progress)
     config = splits.completed(config)

@@ -154,10 +154,18 @@ def merge(*sources: Source) -> Config:
     sections: dict[str, Any] = {section: _merge_section(section, sources) for section in SECTIONS}
     for section, key in (("data", "root"), ("train", "init")):
         if path := getattr(sections[section], key):
-            refuse_service(path, f"{section}.{key} = ")
-            whole = path.rstrip("/") if is_remote(path) else str(to_path(path).absolute())
+            whole = _absolute(path, f"{section}.{key} = ")
             sections[section] = dataclasses.replace(sections[section], **{key: whole})
+    if teachers := sections["train"].teachers:
+        whole = ",".join(_absolute(path.strip(), "train.teachers = ") for path in teachers.split(",") if path.strip())
+        sections["train"] = dataclasses.replace(sections["train"], teachers=whole)
     return Config(**sections)
+
+
+def _absolute(path: str, setting: str) -> str:
+    """A path as a run's config.toml has it, which may be read from another directory."""
+    refuse_service(path, setting)
+    return path.rstrip("/") if is_remote(path) else str(to_path(path).absolute())
 
 
 def to_toml(config: Config) -> str:

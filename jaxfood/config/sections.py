@@ -48,6 +48,11 @@ class DataConfig(Section):
         at_least=0,
         below=1,
     )
+    unlabeled: str = setting(
+        "",
+        "also train on pictures whose labels are not known (FixMatch): folders or lists under root or elsewhere, "
+        "several joined by +; empty: none",
+    )
     class_order: str = setting(
         "name",
         "how class folders are numbered: by their sorted names as ImageFolder does, or natural (2 before 10)",
@@ -135,6 +140,27 @@ class TrainConfig(Section):
         at_least=0,
     )
     sam_every: int = setting(1, "sharpness-aware in every so many updates only", at_least=1)
+    unlabeled_ratio: int = setting(
+        2, "pictures of data.unlabeled in an update for each labelled one", at_least=1, at_most=1000
+    )
+    unlabeled_threshold: float = setting(
+        0.95,
+        "an answer is taken for an unlabelled picture's label where its probability is at least this; 1: never",
+        at_least=0,
+        at_most=1,
+    )
+    unlabeled_weight: float = setting(1.0, "weight of the unlabelled pictures' loss beside the labelled", at_least=0)
+    teachers: str = setting(
+        "",
+        "runs to learn from, separated by commas: their answers to the same changed pictures are targets beside the "
+        "labels (distillation); empty: none",
+    )
+    distill_weight: float = setting(
+        0.5, "the teachers' share of the loss; the labels' is the rest", at_least=0, at_most=1
+    )
+    distill_temperature: float = setting(
+        4.0, "by which logits are divided before the answers of teachers and run are compared", above=0
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

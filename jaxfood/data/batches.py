@@ -19,6 +19,7 @@ from jaxfood.devices import by_rows, on_every_device
 
 _LEAST_ROWS = 8  # that a thread reads at a time: handing them over costs as much as reading three cached pictures
 _READ_AHEAD = 2  # batches that the threads read before they are asked for
+_UNLABELED = 1  # a random stream of its own
 _PUT_AHEAD = 1  # batches that lie on the devices beside the one in use
 
 Rows = TypeVar("Rows", jax.Array, np.ndarray)
@@ -27,6 +28,19 @@ Rows = TypeVar("Rows", jax.Array, np.ndarray)
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """The order of an epoch's pictures: a fresh permutation `[size]`, a function of seed and epoch alone."""
     return np.random.default_rng([seed, epoch]).permutation(size)
+
+
+def unlabeled_order(seed: int, epoch: int, size: int, count: int) -> np.ndarray:
+    """The positions `[count]` of an epoch's unlabelled pictures, among `size` in all; a function of these alone.
+
+    They come one permutation after another, whatever the epochs: each is seen once before any is seen again.
+    """
+    first, last = epoch * count // size, ((epoch + 1) * count - 1) // size
+    permutations = [
+        np.random.default_rng([seed, number, _UNLABELED]).permutation(size) for number in range(first, last + 1)
+    ]
+    start = epoch * count - first * size
+    return np.concatenate(permutations)[start : start + count]
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:

@@ -15,7 +15,7 @@ _SHOWN_CLASSES = 30
 
 
 class PictureRecord(NamedTuple):
-    """One picture: "train" or "valid", its path below the split's folder, its label, a digest of its file's bytes."""
+    """One picture: train, valid or unlabeled, its path below that folder, its label, a digest of its bytes."""
 
     split: str
     name: str
@@ -44,7 +44,7 @@ def record_split(
 def differences(before: Records, now: Records) -> list[str]:
     """In what two sets of records differ, a phrase each; empty where they are the same in the same order."""
     phrases = []
-    for split in ("train", "valid"):
+    for split in ("train", "valid", "unlabeled"):
         old, new = ([record for record in records if record.split == split] for records in (before, now))
         phrases += [f"{split} has {phrase}" for phrase in _split_differences(old, new)]
     return phrases
@@ -71,7 +71,7 @@ def class_table(records: Records, classes: Sequence[str]) -> list[str]:
 
     No lines where the records do not tell, as those of TFDS.
     """
-    if any(record.label == NO_LABEL for record in records):
+    if any(record.label == NO_LABEL and record.split != "unlabeled" for record in records):
         return []
     counts = {split: Counter(each.label for each in records if each.split == split) for split in ("train", "valid")}
     shown = list(enumerate(classes))[:_SHOWN_CLASSES]

@@ -23,6 +23,7 @@ from jaxfood.data.labels import NO_LABEL
 from jaxfood.data.pictures import Pictures, StoredPictures, list_unreadable
 from jaxfood.data.records import Records, class_remarks, doubles, record_split
 from jaxfood.data.shares import select
+from jaxfood.data.unlabeled import choose_unlabeled
 from jaxfood.errors import UserError, first_few
 from jaxfood.files import read_bytes, to_path
 from jaxfood.optim.losses import balanced_class_weights, is_balanced
@@ -36,8 +37,9 @@ class Splits:
     Attributes:
         train: what is trained on.
         valid: what is evaluated on.
+        unlabeled: what is trained on without labels, if anything.
         classes: each class's name in label order.
-        records: the pictures of both by name, label and content.
+        records: the pictures of all by name, label and content.
         remarks: what was passed over, guessed or stands twice, a line each.
     """
 
@@ -46,6 +48,7 @@ class Splits:
     classes: tuple[str, ...]
     records: Records = ()
     remarks: tuple[str, ...] = ()
+    unlabeled: Pictures | StoredPictures | None = None
 
     def completed(self, config: Config) -> Config:
         """A configuration with as many classes as these pictures have, and with class weights in numbers.
@@ -70,7 +73,7 @@ class Splits:
 def load_splits(
     data: DataConfig, num_classes: int = 0, *, seed: int, folds: int = 0, fold: int = 0, progress: bool = True
 ) -> Splits:
-    """Index both splits, check every label, then decode them (or find them decoded).
+    """Index the splits, check every label, then decode them (or find them decoded).
 
     Several processes must all call it, within `processes.together`; where they share a cache folder the first decodes.
 
@@ -89,6 +92,10 @@ def load_splits(
             few for a share or for folds.
     """
     if data.source.startswith(tfds.PREFIX):
+        if data.unlabeled:
+            raise UserError(
+                f"data.unlabeled = {data.unlabeled}: not with {data.source}, only with data.source = folder"
+            )
         _refuse_shares(data, folds)
         opened = tfds.open_splits(data, num_classes)
         named = f"{len(opened[2])} classes: {first_few(opened[2], 12)}"
@@ -100,9 +107,13 @@ def load_splits(
     valid = _index_split(root, "valid", data, num_classes, classes) if has_own else []
     for index in (*train, *valid):
         check_labels(index, num_classes)
-    _check_same_files([*train, *valid], data)
-    train_parts, valid_parts = processes.first_then_all(
-        lambda: _load({"train": train, "valid": valid}, data, progress), cache_folder(data.cache_dir)
+    unlabeled = _index_split(root, "unlabeled", data, 0, (), labelled=False) if data.unlabeled else []
+    # Folds together are evaluated on data.valid, which then nothing of a fold may be trained on.
+    others = _index_split(root, "valid", data, num_classes, classes) if unlabeled and fold and has_valid(data) else []
+    indexes = {"train": train, "valid": valid, "unlabeled": unlabeled, "valid of all folds": others}
+    _check_same_files([index for split in indexes.values() for index in split], data)
+    train_parts, valid_parts, unlabeled_parts, other_parts = processes.first_then_all(
+        lambda: _load(indexes, data, progress), cache_folder(data.cache_dir)
     )
     labels = np.concatenate([part.labels for part in train_parts])
     chosen = select(labels, data, classes, seed=seed, folds=folds, fold=fold)
@@ -118,7 +129,18 @@ def load_splits(
         *class_remarks(records, classes, class_order=data.class_order, are_names=bool(train[0].classes)),
         *doubles(records),
     ]
-    return Splits(join(train_parts, chosen.train), join(valid_parts, positions), classes, records, tuple(remarks))
+    found = Splits(join(train_parts, chosen.train), join(valid_parts, positions), classes, records, tuple(remarks))
+    if not unlabeled:
+        return found
+    remarks += _remarks("unlabelled", unlabeled, unlabeled_parts, data)
+    held_out = {digest for part in other_parts for digest in part.digests}
+    kept = choose_unlabeled(root, data, unlabeled, unlabeled_parts, records, held_out)
+    return dataclasses.replace(
+        found,
+        unlabeled=join(unlabeled_parts, kept.positions),
+        records=records + record_split("unlabeled", unlabeled, unlabeled_parts, kept.positions),
+        remarks=(*remarks, *kept.remarks),
+    )
 
 
 def has_valid(data: DataConfig) -> bool:
@@ -177,9 +199,9 @@ def _root(data: DataConfig) -> Path:
 
 
 def _index_split(
-    root: Path, split: str, data: DataConfig, num_classes: int, classes: Sequence[str]
+    root: Path, split: str, data: DataConfig, num_classes: int, classes: Sequence[str], *, labelled: bool = True
 ) -> list[PictureIndex]:
-    """The indexes of the folders that `data.train` or `data.valid` joins by `+`.
+    """The indexes of the folders that `data.train`, `data.valid` or `data.unlabeled` joins by `+`.
 
     Those count in `classes`; where there are none yet, in the classes of the first.
     """
@@ -192,7 +214,9 @@ def _index_split(
             there = first_few([entry.name for entry in entries(root) if is_folder(entry)], 12) or "no folders"
             hint = similar(root / name)
             raise UserError(f"data.{split} = {names!r}: {root / name} does not exist{hint}; {root} holds: {there}")
-        index = index_pictures(root / name, classes, num_classes=num_classes, class_order=data.class_order)
+        index = index_pictures(
+            root / name, classes, labelled=labelled, num_classes=num_classes, class_order=data.class_order
+        )
         if not indexes and not classes and (index.labels >= 0).any():
             count = max(num_classes, min(MAX_CLASSES, int(index.labels.max()) + 1))
             classes = index.classes or tuple(map(str, range(count)))

@@ -149,8 +149,12 @@ def common_classes(runs: Sequence[str | Path]) -> tuple[str, ...]:
     Raises:
         UserError: a run has other classes than another.
     """
-    named = {str(run): read_classes(to_path(run)) for run in runs}
-    first = next((run for run, classes in named.items() if not are_numbers(classes)), str(runs[0]))
+    return same_classes({str(run): read_classes(to_path(run)) for run in runs})
+
+
+def same_classes(named: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """`common_classes` of runs by their names."""
+    first = next((run for run, classes in named.items() if not are_numbers(classes)), next(iter(named)))
     for run, classes in named.items():
         if len(classes) != len(named[first]):
             raise UserError(
@@ -163,7 +167,7 @@ def common_classes(runs: Sequence[str | Path]) -> tuple[str, ...]:
             raise UserError(
                 f"{first} and {run} differ in their classes ({first_few(differing)}): give runs of the same classes"
             )
-    return named[first]
+    return tuple(named[first])
 
 
 def _plain_runs(runs: Sequence[str | Path], configs: Sequence[Config]) -> tuple[str, ...]:

@@ -100,6 +100,29 @@ def focal(
     return _of_labels(class_weights, logits, labels) * jnp.exp(gamma * log_wrong) * surprise
 
 
+def distilled(loss: Loss, targets: jax.Array, *, weight: float, temperature: float) -> Loss:
+    """A loss of which a share is the distance from given answers.
+
+    (1 - w) loss + w T^2 KL(targets || softmax(logits / T)), as Hinton et al. 2015, "Distilling the knowledge in a
+    neural network", with their T^2, which keeps the gradient's size; the divergence is PyTorch's `nn.KLDivLoss` in
+    nats. A picture's class weight counts for both shares.
+
+    Args:
+        loss: of logits and labels.
+        targets: probabilities `[B, num_classes]`, at the temperature T.
+        weight: w.
+        temperature: T.
+    """
+
+    def of(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        losses, weights = loss(logits, labels)
+        log_answers = jax.nn.log_softmax(logits / temperature)
+        divergence = jnp.sum(jax.scipy.special.xlogy(targets, targets) - targets * log_answers, axis=-1)
+        return (1 - weight) * losses + weight * temperature**2 * weights * divergence, weights
+
+    return of
+
+
 def _at(values: jax.Array, labels: jax.Array) -> jax.Array:
     """Each row's value at its label: `[B, num_classes]` and `[B]` to `[B]`."""
     return jnp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]

@@ -22,6 +22,7 @@ from jaxfood.runs.checkpoints import CHECKPOINTS, Checkpoints
 from jaxfood.runs.folds import FOLDS, fold_of, folders_of_folds, is_fold, read_folds, write_folds
 from jaxfood.runs.lock import HOLDER, LOCK
 from jaxfood.runs.pictures import PICTURES, write_pictures
+from jaxfood.runs.teachers import TEACHERS
 from jaxfood.version import __version__
 
 CONFIG = "config.toml"
@@ -31,7 +32,7 @@ LOG = "log.txt"
 TENSORBOARD = "tensorboard"
 FORMAT_FILE = "run.json"
 FORMAT = 1  # of a run on disk: raise it when an older jaxfood could not read what this one writes
-_OWN = (CONFIG, CLASSES, PICTURES, METRICS, LOG, TENSORBOARD, "landscape", CHECKPOINTS, FORMAT_FILE)
+_OWN = (CONFIG, CLASSES, PICTURES, TEACHERS, METRICS, LOG, TENSORBOARD, "landscape", CHECKPOINTS, FORMAT_FILE)
 
 
 def is_run(workdir: Path) -> bool:

@@ -10,6 +10,8 @@ from jaxfood.optim.schedules import make_schedule
 
 # Where data lie, and which can be read, is not what they are: `runs.pictures` compares the pictures themselves.
 _WHERE = ("data.root", "data.train", "data.valid", "data.skip_corrupt", "data.cache_dir", "data.resident")
+# The same of pictures and runs which may move but not come or go: that would be another training.
+_ELSEWHERE = ("data.unlabeled", "train.teachers")
 _WEIGHTS = "loss.class_weights"
 _CHANGEABLE = ("train.epochs", "train.patience", *_WHERE, "landscape.", "device.", "distributed.", "logging.")
 
@@ -57,6 +59,9 @@ def check_resumable(stored: Config, wanted: Config) -> None:
             wanted, model=dataclasses.replace(wanted.model, num_classes=stored.model.num_classes)
         )
     before, after = dict(all_settings(stored)), dict(all_settings(wanted))
+    for name in _ELSEWHERE:
+        if before[name] and after[name]:
+            after[name] = before[name]
     if _WEIGHTS in before and after.get(_WEIGHTS) == BALANCED:
         after[_WEIGHTS] = before[_WEIGHTS]  # compared as numbers, once the pictures are counted
     changed = [
@@ -67,6 +72,6 @@ def check_resumable(stored: Config, wanted: Config) -> None:
     if changed:
         raise UserError(
             f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, "
-            f"{', '.join(_WHERE)}, and landscape, device, distributed and logging settings: leave the others "
-            "out, or begin a new run"
+            f"{', '.join(_WHERE)}, where {' and '.join(_ELSEWHERE)} lie, and landscape, device, distributed and "
+            "logging settings: leave the others out, or begin a new run"
         )

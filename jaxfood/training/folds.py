@@ -108,7 +108,7 @@ class _Ensemble:
                 "finished, does it"
             )
             return None
-        data, train = self._config.data, self._config.train
+        data, train = dataclasses.replace(self._config.data, unlabeled=""), self._config.train
         if not has_valid(data):
             _say(f"{data.root} has no data.valid = {data.valid}: what the folds answer together is not measured")
             return None

@@ -88,10 +88,12 @@ class Logbook:
 
     def epoch(self, record: Mapping[str, Any], epochs: int, *, best: bool) -> None:
         """The line on an epoch of so many."""
+        share = record.get("pseudo_label_share")
+        taken = "" if share is None else f"pseudo-labels for {share:.1%} of the unlabelled, "
         self.line(
             f"epoch {record['epoch']}/{epochs}: "
             f"train loss {record['train_loss']:.4f} accuracy {record['train_accuracy']:.4f}, "
-            f"valid loss {record['valid_loss']:.4f} accuracy {record['valid_accuracy']:.4f}, "
+            f"valid loss {record['valid_loss']:.4f} accuracy {record['valid_accuracy']:.4f}, {taken}"
             f"{record['seconds']:.1f} s, {record['images_per_second']:.0f} images/s{', new best' if best else ''}"
         )
 

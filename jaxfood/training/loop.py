@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxfood import processes
 from jaxfood.config.sections import Config
 from jaxfood.data.augment import changes, mixes
-from jaxfood.data.batches import epoch_order, make_batches, steps_per_epoch
+from jaxfood.data.batches import Batches, epoch_order, make_batches, steps_per_epoch, unlabeled_order
 from jaxfood.data.splits import Splits
 from jaxfood.devices import Step, compile_step, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
@@ -25,13 +25,14 @@ from jaxfood.optim.schedules import make_schedule
 from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.progress import Progress
 from jaxfood.training.after_epoch import AfterEpoch
+from jaxfood.training.distillation import Teachers
 from jaxfood.training.failures import all_finite, check_there, not_finite
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch
 from jaxfood.training.metrics import Sums, epoch_record, finite_or_none, read_means, zero_sums
 from jaxfood.training.saved import restore_state, save_state
 from jaxfood.training.state import TrainState
-from jaxfood.training.step import add_augmented_update, add_evaluation, add_update
+from jaxfood.training.step import add_augmented_update, add_evaluation, add_taught_update, add_update
 
 
 class Training:
@@ -48,6 +49,7 @@ class Training:
         after_epoch: Mapping[str, AfterEpoch],
         watch: Stopwatch,
         variables: Mapping[str, Any] | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
         """Put pictures and a new state on the devices.
 
@@ -58,10 +60,16 @@ class Training:
             after_epoch: what is done after every epoch, in this order, by the name under which its time is told.
             watch: times each kind of work.
             variables: `{"params": ..., "batch_stats": ...}` to begin with, in every process alike; None: new ones.
+            teachers: whose answers are targets beside the labels.
         """
         self.config, self.mesh, self.after_epoch, self.watch = config, mesh, after_epoch, watch
+        self.teachers = teachers
         by_device = takes_rows_by_device(config)
         self.train = make_batches(splits.train, mesh, parts=config.train.accumulate, by_device=by_device)
+        self.unlabeled: Batches | None = None
+        if splits.unlabeled is not None:
+            make = partial(make_batches, mesh=mesh, parts=config.train.accumulate, by_device=by_device)
+            self.unlabeled = make(splits.unlabeled)
         self.valid = make_batches(splits.valid, mesh, by_device=by_device)
         self.step = 0
         self.progress = Progress(self.train.size, steps_per_epoch(self.train.size, config.train.batch_size))
@@ -98,9 +106,10 @@ class Training:
         """Compile the update and the evaluation; with several processes all do, and wait for each other."""
         with self.watch("compile"):
             compile_ = partial(compile_step, config=self.config, mesh=self.mesh)
-            batch = next(self.train.batches(np.arange(self.train.size), self.config.train.batch_size))
+            batch = next(self._batches(epoch=0))
+            arguments = (self.state, self.sums, *self._taught_by, batch)
             self._update_at = {
-                size: compile_(self._make_update(size), arguments=(self.state, self.sums, batch), donate=(0, 1))
+                size: compile_(self._make_update(size), arguments=arguments, donate=(0, 1))
                 for size in self.config.train.image_sizes or (self.config.data.image_size,)
             }
             evaluation = partial(add_evaluation, self.state.model, self.state.loss)
@@ -112,15 +121,35 @@ class Training:
     def _make_update(self, size: int) -> Step:
         """The update with training pictures of a size."""
         config = self.config
+        options: dict[str, Any] = {
+            "config": config.augment,
+            "seed": config.train.seed,
+            "steps_per_epoch": self.progress.steps_per_epoch,
+            "size": size,
+            "threshold": config.train.unlabeled_threshold,
+        }
+        if self.teachers is not None:
+            answer = partial(self.teachers.answer, temperature=config.train.distill_temperature)
+            return partial(add_taught_update, answer=answer, **options)
         if not (changes(config.augment) or mixes(config.augment) or config.model.dropout or config.train.image_sizes):
             return add_update
-        return partial(
-            add_augmented_update,
-            config=config.augment,
-            seed=config.train.seed,
-            steps_per_epoch=self.progress.steps_per_epoch,
-            size=size,
-        )
+        return partial(add_augmented_update, **options)
+
+    @property
+    def _taught_by(self) -> tuple[Any, ...]:
+        """What an update takes between the sums and the batch: the teachers' weights, if any teach."""
+        return () if self.teachers is None else (self.teachers.variables,)
+
+    def _batches(self, epoch: int, start: int = 0) -> Iterator[dict[str, Any]]:
+        """The batches of an epoch from `start` on, with the unlabelled pictures that belong to each."""
+        train = self.config.train
+        batches = self.train.batches(epoch_order(train.seed, epoch, self.train.size), train.batch_size, start)
+        if self.unlabeled is None:
+            return batches
+        ratio = train.unlabeled_ratio
+        order = unlabeled_order(train.seed, epoch, self.unlabeled.size, ratio * self.train.size)
+        more = self.unlabeled.batches(order, ratio * train.batch_size, start)
+        return ({**own, "unlabeled": unlabeled} for own, unlabeled in zip(batches, more, strict=True))
 
     def run(self, checkpoints: Checkpoints, logbook: Logbook, stop: StopRequest) -> None:
         """Train to the end, or to an early stop.
@@ -141,14 +170,14 @@ class Training:
         """Train without an end, evaluating and saving nothing: the mean loss of each batch before its update."""
         update = self._update_at[self.config.train.size_of_epoch(0, self.config.data.image_size)]
         while True:
-            order = epoch_order(self.config.train.seed, self.step // self.progress.steps_per_epoch, self.train.size)
-            for batch in self.train.batches(order, self.config.train.batch_size):
-                self.state, sums = update(self.state, self._zero_sums(updates=True), batch)
+            for batch in self._batches(self.step // self.progress.steps_per_epoch):
+                self.state, sums = update(self.state, self._zero_sums(updates=True), *self._taught_by, batch)
                 self.step += 1
                 yield read_means(sums)["loss"]
 
     def _zero_sums(self, *, updates: bool) -> Sums:
-        return on_every_device(zero_sums(updates=updates), self.mesh)
+        unlabeled = updates and self.unlabeled is not None
+        return on_every_device(zero_sums(updates=updates, unlabeled=unlabeled), self.mesh)
 
     def _epoch(self) -> None:
         """The rest of the epoch that `step` stands in, its evaluation and its checkpoint."""
@@ -191,11 +220,10 @@ class Training:
     def _updates(self, epoch: int, start: int) -> None:
         """The epoch's updates from `start` on, saving inside it as asked for, or when the user wants to stop."""
         every, steps = self.config.checkpoint.every, self.progress.steps_per_epoch
-        order = epoch_order(self.config.train.seed, epoch, self.train.size)
         update = self._update_at[self.config.train.size_of_epoch(epoch, self.config.data.image_size)]
         with self.logbook.bar(steps, f"epoch {epoch + 1}/{self.config.train.epochs}", start) as bar:
-            for batch in self.train.batches(order, self.config.train.batch_size, start):
-                self.state, self.sums = update(self.state, self.sums, batch)
+            for batch in self._batches(epoch, start):
+                self.state, self.sums = update(self.state, self.sums, *self._taught_by, batch)
                 self.step += 1
                 inside = self.step - epoch * steps
                 bar.update(inside, partial(read_means, self.sums))

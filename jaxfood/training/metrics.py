@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxfood.optim.losses import Loss
 
-Batch = Mapping[str, jax.Array]
+Batch = Mapping[str, Any]  # arrays; "unlabeled" is a batch itself
 Sums = dict[str, jax.Array]
 
 
@@ -37,17 +37,20 @@ def batch_sums(loss: Loss, logits: jax.Array, batch: Batch) -> Sums:
 
 
 def means(sums: Mapping[str, Any]) -> dict[str, Any]:
-    """Loss and accuracy of a picture, and the gradient norm of an update where there was one; JAX's or NumPy's."""
+    """Loss and accuracy of a picture, of updates also gradient norm and share of pseudo-labels; JAX's or NumPy's."""
     weight = sums["weight"] + (sums["weight"] == 0)
     result = {"loss": sums["loss"] / weight, "accuracy": sums["correct"] / sums["count"].clip(1)}
     if "updates" in sums:
         result["grad_norm"] = sums["grad_norm"] / sums["updates"].clip(1)
+    if "unlabeled" in sums:
+        result["pseudo_label_share"] = sums["pseudo_labels"] / sums["unlabeled"].clip(1)
     return result
 
 
-def zero_sums(*, updates: bool) -> Sums:
-    """Sums of nothing yet, for an epoch of updates or for an evaluation."""
+def zero_sums(*, updates: bool, unlabeled: bool = False) -> Sums:
+    """Sums of nothing yet, for an epoch of updates (with unlabelled pictures or without) or for an evaluation."""
     names = ("loss", "weight", "correct", "count") + (("grad_norm", "updates") if updates else ())
+    names += ("pseudo_labels", "unlabeled") if unlabeled else ()
     return {name: jnp.zeros([]) for name in names}
 
 
@@ -85,7 +88,7 @@ def epoch_record(
         seconds: for updates and evaluation.
         images_per_second: of the updates.
     """
-    return {
+    record = {
         "epoch": epoch,
         "step": step,
         "train_loss": train["loss"],
@@ -97,3 +100,6 @@ def epoch_record(
         "seconds": seconds,
         "images_per_second": images_per_second,
     }
+    if "pseudo_label_share" in train:
+        record["pseudo_label_share"] = train["pseudo_label_share"]
+    return record

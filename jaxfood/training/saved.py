@@ -63,7 +63,8 @@ def begin_from(
             state = TrainState.create(config, variables, total_steps=config.train.epochs)
             if opt_state is not None:
                 state = state.replace(opt_state=opt_state)
-            save_state(checkpoints, state, zero_sums(updates=True), Progress(num_train=0, steps_per_epoch=0))
+            sums = zero_sums(updates=True, unlabeled=bool(config.data.unlabeled))
+            save_state(checkpoints, state, sums, Progress(num_train=0, steps_per_epoch=0))
         with writing(workdir):
             write_config(workdir, config)  # last: without its checkpoint it would be a run of new weights
 
@@ -76,5 +77,6 @@ def load_state(workdir: Path, which: str | int) -> tuple[TrainState, int]:
         steps_per_epoch = max(1, checkpoints.read_progress(step).steps_per_epoch)  # 0 before the first epoch
         total_steps = config.train.epochs * steps_per_epoch
         target = jax.eval_shape(lambda: TrainState.create(config, init_variables(config), total_steps))
-        state, _ = restore_state(checkpoints, step, *on_one_device((target, zero_sums(updates=True))))
+        sums = zero_sums(updates=True, unlabeled=bool(config.data.unlabeled))
+        state, _ = restore_state(checkpoints, step, *on_one_device((target, sums)))
     return state, step // steps_per_epoch

@@ -23,12 +23,15 @@ from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.lock import hold
 from jaxfood.runs.pictures import are_numbers, check_pictures, write_pictures
 from jaxfood.runs.resume import check_resumable, schedule_changes
+from jaxfood.runs.teachers import check_teachers, write_teachers
 from jaxfood.training.after_epoch import MakeAfterEpoch
+from jaxfood.training.distillation import Teachers, find_teachers, load_teachers
 from jaxfood.training.failures import enough_memory
 from jaxfood.training.initial import check_settings, initial
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, open_logbook, read_metrics
 from jaxfood.training.loop import Training
+from jaxfood.training.pseudo_labels import check_unlabeled
 from jaxfood.version import __version__
 
 _UNKNOWN_PICTURES = (
@@ -67,6 +70,8 @@ def train_in(
         else:
             run.check_free(workdir, overwrite=overwrite)
             check_settings(config, workdir)
+        check_unlabeled(config)
+        find_teachers(config, workdir)
     if resume and (finished := _finished(config, workdir)):
         return finished
     with hold(workdir) as unlocked, enough_memory(config):
@@ -87,7 +92,11 @@ def train_in(
                 check_resumable(stored, config)  # the run's weights are numbers already
         _check_alike(config, workdir, splits)
         begun = initial(config, splits.classes, mesh, resumed=workdir if resume else None)
+        teachers = load_teachers(config, splits.classes, mesh, workdir)
+        if resume and teachers is not None:
+            check_teachers(workdir, teachers.digests)
         lines = [*_introduction(workdir, config, splits, mesh), *begun.lines]
+        lines += teachers.lines if teachers is not None else ()
         if is_balanced(wanted.loss):
             lines.append(_describe_class_weights(config.loss))
         lines += [unlocked] * bool(unlocked) + [_UNKNOWN_PICTURES] * (resume and not known)
@@ -96,12 +105,18 @@ def train_in(
                 tqdm.write(printable(line))
         made = {work: make(config, splits) for work, make in after_epoch.items()}
         training = Training(
-            config, splits, mesh, {work: do for work, do in made.items() if do is not None}, watch, begun.variables
+            config,
+            splits,
+            mesh,
+            {work: do for work, do in made.items() if do is not None},
+            watch,
+            begun.variables,
+            teachers,
         )
         training.compile()
         if not resume:  # only now: nothing of what is replaced is lost by what fails before
             processes.by_first(when_ready)
-            processes.by_first(lambda: _begin(workdir, config, splits, overwrite=overwrite))
+            processes.by_first(lambda: _begin(workdir, config, splits, teachers, overwrite=overwrite))
         with Checkpoints(workdir, config.checkpoint.keep_best, clean_up=True) as checkpoints, StopRequest() as stop:
             if checkpoints.last is not None:
                 training.restore(checkpoints, checkpoints.last)
@@ -119,9 +134,11 @@ def train_in(
     return training.progress.summary(config.train, workdir, training.step) | {"seconds": watch.seconds}
 
 
-def _begin(workdir: Path, config: Config, splits: Splits, *, overwrite: bool) -> None:
+def _begin(workdir: Path, config: Config, splits: Splits, teachers: Teachers | None, *, overwrite: bool) -> None:
     run.begin(workdir, splits.classes, splits.records, overwrite=overwrite)
     with run.writing(workdir):
+        if teachers is not None:
+            write_teachers(workdir, teachers.digests)
         run.write_config(workdir, config)
 
 
@@ -179,8 +196,9 @@ def _introduction(workdir: Path, config: Config, splits: Splits, mesh: Mesh) -> 
     devices = f"{mesh.size} {mesh.devices.flat[0].platform} device{'s' if mesh.size > 1 else ''}"
     if processes.count() > 1:
         devices += f" in {processes.count()} processes"
+    unlabeled = "" if splits.unlabeled is None else f", {len(splits.unlabeled)} unlabelled"
     return [
-        f"{workdir}: {len(splits.train)} training and {len(splits.valid)} validation pictures of "
+        f"{workdir}: {len(splits.train)} training{unlabeled} and {len(splits.valid)} validation pictures of "
         f"{len(splits.classes)} classes, {config.data.image_size} px; jaxfood {__version__}, jax "
         f"{jax.__version__} on {devices}",
         *class_table(splits.records, splits.classes),

@@ -5,7 +5,7 @@ Images are uint8 (divided by 255 here, on the device) or floating-point in [0, 1
 takes them from `"key"` `[B]`, a key for each picture.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,14 @@ import optax
 from jax import lax
 
 from jaxfood.config.augment import AugmentConfig
+from jaxfood.config.sections import TrainConfig
 from jaxfood.data.augment import augment, changes, mix, mixes
 from jaxfood.model.network import Network
 from jaxfood.model.networks import predict_logits, to_float
 from jaxfood.optim.freeze import frozen_statistics, stop_frozen
-from jaxfood.optim.losses import Loss
+from jaxfood.optim.losses import Loss, distilled
 from jaxfood.training.metrics import Batch, Sums, batch_sums, means
+from jaxfood.training.pseudo_labels import in_parts, pseudo_labelled, unlabeled_sums, with_unlabeled
 from jaxfood.training.state import TrainState
 
 _DROPOUT, _MIXING = 2**32 - 1, 2**32 - 2  # no epoch has these numbers, of which the keys of pictures are made
@@ -35,19 +37,35 @@ def loss_fn(
 
 
 def summed_loss(
-    model: Network, loss: Loss, params: Any, batch_stats: Any, batch: Batch
+    model: Network, loss: Loss, params: Any, batch_stats: Any, batch: Batch, train: TrainConfig = TrainConfig()
 ) -> tuple[jax.Array, tuple[Any, Sums]]:
-    """The sum in place of the mean: sums of parts make the sum of the whole batch, means do not."""
+    """The sum in place of the mean: sums of parts make the sum of the whole batch, means do not.
+
+    With teachers' answers, `"target"` `[B, num_classes]`, it is that of `losses.distilled`; with pseudo-labels,
+    `"unlabeled"` (`pseudo_labels`), their pictures go through the network together with the others, so that BatchNorm
+    sees both, and add to the loss but not to the batch's sums. `train` has the weights of both.
+    """
+    seen = with_unlabeled(batch)
     logits, new_variables = model.apply(
         {"params": params, "batch_stats": batch_stats},
-        to_float(batch["image"]),
+        to_float(seen["image"]),
         train=True,
-        mask=batch.get("mask"),
-        keys=batch.get("key"),
+        mask=seen.get("mask"),
+        keys=seen.get("key"),
         mutable=["batch_stats"],
     )
-    sums = batch_sums(loss, logits, batch)
-    return sums["loss"], (new_variables["batch_stats"], sums)
+    own, rest = logits[: len(batch["label"])], logits[len(batch["label"]) :]
+    taught = loss
+    if "target" in batch:
+        share, temperature = train.distill_weight, train.distill_temperature
+        taught = distilled(loss, batch["target"], weight=share, temperature=temperature)
+    sums = batch_sums(taught, own, batch)
+    if "unlabeled" not in batch:
+        return sums["loss"], (new_variables["batch_stats"], sums)
+    unlabeled_loss, counts = unlabeled_sums(loss, rest, batch["unlabeled"])
+    # There are so many times as many of them, padding too: their mean and the labelled ones' have one denominator.
+    total = sums["loss"] + train.unlabeled_weight / train.unlabeled_ratio * unlabeled_loss
+    return total, (new_variables["batch_stats"], sums | counts)
 
 
 def gradients(state: TrainState, batch: Batch, axis_name: str | None = None) -> tuple[Any, Any, Sums]:
@@ -63,7 +81,7 @@ def gradients(state: TrainState, batch: Batch, axis_name: str | None = None) -> 
 
     def loss_of(params: Any, batch_stats: Any, batch: Batch) -> tuple[jax.Array, tuple[Any, Sums]]:
         with frozen_statistics(params, freeze):
-            return summed_loss(model, state.loss, stop_frozen(params, freeze), batch_stats, batch)
+            return summed_loss(model, state.loss, stop_frozen(params, freeze), batch_stats, batch, state.config.train)
 
     grad_fn = jax.grad(loss_of, has_aux=True)
     accumulate = partial(_accumulate, parts=state.config.train.accumulate)
@@ -194,11 +212,15 @@ def add_augmented_update(
     seed: int,
     steps_per_epoch: int,
     size: int | None = None,
+    threshold: float = 1.0,
+    teach: Callable[[jax.Array], jax.Array] | None = None,
 ) -> tuple[TrainState, Sums]:
     """`add_update` with what is drawn anew for each picture in each epoch: changes (`jaxfood.data.augment`), dropout,
     mixing.
 
-    The batch also has `"position"` `[B]`. Its images become `size` pixels high and wide.
+    The batch also has `"position"` `[B]`. Its images become `size` pixels high and wide. `"unlabeled"` pictures, if it
+    has any, get the network's own answers of at least a probability `threshold` for labels. `teach` gives the teachers'
+    answers `[B, num_classes]` to the images as they are then.
     """
     epoch = state.step // steps_per_epoch
     batch = _with_keys(state, batch, batch["position"], epoch)
@@ -208,7 +230,26 @@ def add_augmented_update(
     if mixes(config):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _MIXING), state.step)
         batch = mix(config, batch, key, axis_name)
+    if "unlabeled" in batch:
+        unlabeled = pseudo_labelled(state, batch["unlabeled"], config=config, seed=seed, size=size, threshold=threshold)
+        batch = {**batch, "unlabeled": unlabeled}
+    if teach is not None:
+        batch = {**batch, "target": in_parts(teach, batch["image"], state.config.train.accumulate)}
     return add_update(state, sums, batch, axis_name)
+
+
+def add_taught_update(
+    state: TrainState,
+    sums: Sums,
+    teachers: Sequence[Any],
+    batch: Batch,
+    axis_name: str | None = None,
+    *,
+    answer: Callable[[Sequence[Any], jax.Array], jax.Array],
+    **options: Any,
+) -> tuple[TrainState, Sums]:
+    """`add_augmented_update` where `answer` gives the answers of `teachers`, the variables of each, to images."""
+    return add_augmented_update(state, sums, batch, axis_name, teach=partial(answer, teachers), **options)
 
 
 def add_evaluation(
