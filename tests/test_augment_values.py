@@ -84,7 +84,7 @@ def test_a_shift_brings_black_in() -> None:
 def test_turn_scale_and_shear_sample_where_the_matrix_says(centre: tuple[float, float] | None) -> None:
     """Of a picture whose value is its place: what bilinear interpolation keeps exact, away from the edges."""
     angle, scale, shear, shift = 20.0, 1.25, (10.0, -5.0), (2.0, 1.0)
-    ramp = jnp.stack(jnp.meshgrid(jnp.arange(40.0), jnp.arange(40.0)) + [jnp.ones((40, 40))], -1)
+    ramp = jnp.stack([*jnp.meshgrid(jnp.arange(40.0), jnp.arange(40.0)), jnp.ones((40, 40))], -1)
     found = np.asarray(geometry.affine(ramp, angle, shift, scale, shear, centre))
     turn, (sx, sy) = math.radians(angle), map(math.radians, shear)
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])

@@ -57,6 +57,7 @@ def test_what_chooses_nothing_or_all_is_refused() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "momentum", "notes_adam"])
+@pytest.mark.slow
 def test_what_is_frozen_has_no_update_no_decay_and_no_moments(optimizer: str) -> None:
     settings = (f"optimizer.name={optimizer}", "optimizer.weight_decay=0.5", "optimizer.clip_norm=1")
     config, plain = load_config(None, ("train.freeze=body", *settings)), load_config(None, settings)

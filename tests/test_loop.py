@@ -375,6 +375,7 @@ def test_the_first_epoch_is_a_best_even_with_nothing_right() -> None:
         assert (progress.best_epoch, progress.best_accuracy, progress.stale) == (1, 0.0, 0)
 
 
+@pytest.mark.slow
 def test_the_lowest_loss_may_tell_the_best(
     finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def test_each_picture_is_mixed_with_the_one_before_and_the_first_with_the_last_t
     assert np.std(shares) > 0.1
 
 
+@pytest.mark.slow
 def test_a_share_of_the_batches_is_mixed_and_of_these_half_by_each() -> None:
     batch = {**BATCH, "image": np.random.default_rng(0).uniform(size=(ROWS, 20, 20, 3)).astype(np.float32)}
     same = cut = blended = 0

@@ -71,6 +71,7 @@ def test_the_page_and_its_pictures(settings: list[str], tmp_path: Path, capsys: 
     assert json.loads((out / "preview.json").read_text())["schedule"]["learning_rate"][2] == pytest.approx(3e-4)
 
 
+@pytest.mark.slow
 def test_a_sheet_shows_what_the_update_gets(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(tiny_config, augment=AugmentConfig(flip=True, crop=4))
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)

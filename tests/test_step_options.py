@@ -46,6 +46,7 @@ def assert_close(actual: Any, expected: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), actual, expected)
 
 
+@pytest.mark.slow
 def test_the_average_follows_its_formula_and_takes_statistics_along() -> None:
     state = made("train.ema_decay=0.3")
     expected = jax.tree.map(np.asarray, state.variables)

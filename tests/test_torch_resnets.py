@@ -76,6 +76,7 @@ def test_every_network_keeps_its_bits_through_a_file(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("width", [8, 96, 128])
+@pytest.mark.slow
 def test_the_notes_classifier_of_another_width_is_told_by_its_sizes(width: int, tmp_path: Path) -> None:
     config = load_config(None, (f"model.width={width}", "model.num_classes=3", "data.image_size=64"))
     variables = init_variables(config)
@@ -219,6 +220,7 @@ def test_a_frozen_run_of_a_residual_network_is_trained_converted_and_gone_on_wit
     assert record["step"] == 3
 
 
+@pytest.mark.slow
 def test_a_network_that_pytorch_lacks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from jaxfood.pytorch import tables
 
