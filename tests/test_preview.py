@@ -209,7 +209,7 @@ def test_find_lr_without_a_suggestion(
     losses: list[float],
 ) -> None:
     training = SimpleNamespace(compile=lambda: None, losses=lambda: iter(losses))
-    monkeypatch.setattr(range_test, "Training", lambda *_: training)
+    monkeypatch.setattr(range_test, "Training", lambda *_, **__: training)
     preview.main([*settings, "--out", "out", "--find_lr"])
     said = capsys.readouterr().out
     assert "no learning rate to suggest: the loss never fell from its " in said
