@@ -101,6 +101,7 @@ def test_a_file_of_pytorch_is_taken_as_a_run_is(tiny_config: Config, tmp_path: P
     assert begun.lines == [f"begins with the weights of {tmp_path}/best.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_residual_network_of_a_file_takes_any_size_and_another_head(tiny_config: Config, tmp_path: Path) -> None:
     settings = ("model.name=resnet18", "data.image_size=64")
     variables = init_variables(changed(tiny_config, *settings, "model.num_classes=7", "train.seed=1"))
@@ -141,6 +142,7 @@ def test_what_does_not_fit_is_refused_by_name(tiny_config: Config, source: Calla
         check_settings(changed(tiny_config, "train.freeze=layer1", "model.num_classes=0"), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_begins_so_by_command_and_resumes_without_its_source(
     tiny_config: Config, source: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,7 @@ def test_it_starts_from_torchvisions_distributions() -> None:
             np.testing.assert_array_equal(values, 1 if name.endswith("scale") else 0, err_msg=name)
 
 
+@pytest.mark.slow
 def test_settings_reach_the_network() -> None:
     settings = ("model.stem=small", "model.dropout=0.5", "model.dtype=bfloat16", "model.num_classes=3")
     config = load_config(None, ("model.name=resnet34", *settings))
