@@ -64,8 +64,13 @@ def test_the_loss_is_the_weighted_sum_of_both() -> None:
     targets[0] = (0, 1, 0)
     weights = np.array([1, 0.5, 4])
     loss = make_loss(CrossEntropy(class_weights=(1, 0.5, 4)), 3)
-    taught = distilled(loss, jnp.asarray(targets), weight=WEIGHT, temperature=TEMPERATURE)
-    sums = batch_sums(taught, jnp.asarray(LOGITS), {"label": LABELS})
+
+    def summed(logits: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        taught = distilled(loss, targets, weight=WEIGHT, temperature=TEMPERATURE)
+        sums = batch_sums(taught, logits, {"label": LABELS})
+        return sums["loss"], sums
+
+    grads, sums = jax.jit(jax.grad(summed, has_aux=True))(LOGITS)
     own = -np.log(softmax(LOGITS))[np.arange(6), LABELS]
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = targets * (np.log(targets) - np.log(softmax(LOGITS / TEMPERATURE)))
@@ -73,7 +78,6 @@ def test_the_loss_is_the_weighted_sum_of_both() -> None:
     of_each = (1 - WEIGHT) * own + WEIGHT * TEMPERATURE**2 * divergence
     expected = np.sum(weights[LABELS] * of_each) / np.sum(weights[LABELS])
     assert float(means(sums)["loss"]) == pytest.approx(expected, rel=1e-12)
-    grads = jax.grad(lambda logits: batch_sums(taught, logits, {"label": LABELS})["loss"])(jnp.asarray(LOGITS))
     by_hand = (1 - WEIGHT) * (softmax(LOGITS) - np.eye(3)[LABELS])
     by_hand += WEIGHT * TEMPERATURE * (softmax(LOGITS / TEMPERATURE) - targets)
     np.testing.assert_allclose(grads, weights[LABELS][:, None] * by_hand, rtol=1e-10, atol=1e-12)
@@ -92,11 +96,11 @@ def test_the_divergence_is_pytorchs() -> None:
 
     def ours(logits: jax.Array) -> jax.Array:
         loss = make_loss(CrossEntropy(), 3)
-        taught = distilled(loss, jnp.asarray(TARGETS), weight=WEIGHT, temperature=TEMPERATURE)
+        taught = distilled(loss, TARGETS, weight=WEIGHT, temperature=TEMPERATURE)
         mean: jax.Array = means(batch_sums(taught, logits, {"label": LABELS}))["loss"]
         return mean
 
-    value, grads = jax.value_and_grad(ours)(jnp.asarray(LOGITS))
+    value, grads = jax.jit(jax.value_and_grad(ours))(LOGITS)
     assert float(value) == pytest.approx(expected.item(), rel=1e-12)
     np.testing.assert_allclose(grads, logits.grad.numpy(), rtol=1e-10, atol=1e-12)
 

@@ -70,17 +70,22 @@ def pseudo_labelled(
         return jax.nn.softmax(predict_logits(state.model, state.evaluated, images))
 
     probabilities = in_parts(answer, view(weak(config), weak_key), state.config.train.accumulate)
-    highest = jnp.max(probabilities, axis=-1)
-    sure = (highest >= threshold) if threshold < 1 else jnp.zeros_like(highest, bool)  # 1 is reached, by rounding
     labelled = {
         "image": view(config, strong_key),
         "label": jnp.argmax(probabilities, axis=-1).astype(jnp.int32),
-        "sure": sure.astype(jnp.float32),
+        "sure": sure_of(probabilities, threshold).astype(jnp.float32),
         "mask": batch["mask"],
     }
     if state.model.dropout:
         labelled["key"] = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(dropout_key, positions)
     return labelled
+
+
+def sure_of(probabilities: jax.Array, threshold: float) -> jax.Array:
+    """Which of the answers `[B, num_classes]` count, `[B]`: of at least this probability; none where that is 1."""
+    highest = jnp.max(probabilities, axis=-1)
+    # By rounding a probability can be 1.
+    return highest >= threshold if threshold < 1 else jnp.zeros_like(highest, bool)
 
 
 def with_unlabeled(batch: Batch) -> Batch:
