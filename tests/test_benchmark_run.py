@@ -96,8 +96,8 @@ def test_bare_updates_are_those_of_the_epoch(tiny_config, tmp_path, monkeypatch)
 
     def counting(self) -> None:
         compiled(self)
-        update = self._update
-        self._update = lambda *arguments: calls.append(arguments[-1]) or update(*arguments)
+        ((size, update),) = self._update_at.items()
+        self._update_at = {size: lambda *arguments: calls.append(arguments[-1]) or update(*arguments)}
 
     monkeypatch.setattr(Training, "compile", counting)
     monkeypatch.setattr(start, "Training", epoch.Measured)

@@ -71,7 +71,7 @@ class Measured(Training):
         def updates() -> None:
             nonlocal state, sums
             for batch in batches:
-                state, sums = self._update(state, sums, batch)
+                state, sums = self._update_at[self.config.data.image_size](state, sums, batch)
             jax.block_until_ready(state)
 
         return timed(updates)
