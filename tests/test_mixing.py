@@ -14,8 +14,9 @@ from jax.sharding import PartitionSpec
 from jaxfood.config.augment import AugmentConfig
 from jaxfood.config.loss import CrossEntropy
 from jaxfood.config.sections import DeviceConfig
-from jaxfood.data.augment import mix, mixes
+from jaxfood.data.augment import check_mixing, mix, mixes
 from jaxfood.devices import AXIS, make_mesh
+from jaxfood.errors import UserError
 from jaxfood.optim.losses import make_loss
 from jaxfood.training.metrics import batch_sums, means
 
@@ -83,8 +84,19 @@ def test_a_picture_that_is_alone_stays_as_it_is() -> None:
     assert found["other_label"] == found["label"] == 3
 
 
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_batches_of_one_picture_cannot_be_mixed(name: str) -> None:
+    config = AugmentConfig(**{name: 0.5})
+    check_mixing(config, 2)
+    check_mixing(AugmentConfig(flip=True), 1)
+    with pytest.raises(UserError, match=f"augment.{name} = 0.5 mixes the pictures of a batch, and here a batch is one"):
+        check_mixing(config, 1)
+
+
 @pytest.mark.slow
-def test_eight_devices_mix_as_one() -> None:
+@pytest.mark.parametrize("count", [1, 6, 8])
+def test_eight_devices_mix_as_one(count: int) -> None:
+    batch = {**BATCH, "mask": (np.arange(ROWS) < count).astype(np.float32)}
     mesh = make_mesh(DeviceConfig(count=8))
     config = AugmentConfig(mixup=1.0, cutmix=1.0)
     rows, whole = PartitionSpec(AXIS), PartitionSpec()
@@ -93,8 +105,8 @@ def test_eight_devices_mix_as_one() -> None:
         lambda batch, key: step(batch, key), mesh=mesh, in_specs=(rows, whole), out_specs=rows, check_vma=False
     )
     for key in range(3):
-        found = jax.jit(on_eight)(BATCH, jax.random.key(key))
-        for name, expected in mixed(key, mixup=1.0, cutmix=1.0).items():
+        found = jax.jit(on_eight)(batch, jax.random.key(key))
+        for name, expected in mixed(key, batch, mixup=1.0, cutmix=1.0).items():
             np.testing.assert_allclose(np.asarray(found[name]), expected, rtol=1e-6, err_msg=name)
 
 
@@ -122,10 +134,8 @@ def test_losses_of_pictures_are_pytorchs_of_soft_targets(settings: dict[str, Any
     shares = np.array([0.3, 0.5, 1.0, 0.7])
     targets = shares[:, None] * np.eye(3)[batch["label"]] + (1 - shares)[:, None] * np.eye(3)[batch["other_label"]]
     weights = torch.tensor(settings["class_weights"], dtype=torch.float64) if "class_weights" in settings else None
-    reference = torch.nn.CrossEntropyLoss(
-        weight=weights, reduction="sum", label_smoothing=settings.get("label_smoothing", 0.0)
-    )
+    reference = torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=settings.get("label_smoothing", 0.0))
     with jax.enable_x64(True):
         sums = batch_sums(make_loss(CrossEntropy(**settings), 3), jnp.asarray(logits), {**batch, "share": shares})
         expected = reference(torch.tensor(logits), torch.tensor(targets))
-        np.testing.assert_allclose(float(sums["loss"]), float(expected), rtol=1e-10)
+        np.testing.assert_allclose(float(means(sums)["loss"]), float(expected), rtol=1e-10)

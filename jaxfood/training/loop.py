@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxfood import processes
 from jaxfood.config.sections import Config
-from jaxfood.data.augment import changes, mixes
+from jaxfood.data.augment import changes, check_mixing, mixes
 from jaxfood.data.batches import Batches, epoch_order, make_batches, steps_per_epoch, unlabeled_order
 from jaxfood.data.splits import Splits
 from jaxfood.devices import Step, compile_step, on_every_device, takes_rows_by_device
@@ -75,6 +75,7 @@ class Training:
         self.progress = Progress(self.train.size, steps_per_epoch(self.train.size, config.train.batch_size))
         self.total_steps = config.train.total_steps(self.progress.steps_per_epoch)
         check_image_sizes(config)
+        check_mixing(config.augment, min(config.train.batch_size, self.train.size))
         with watch("initialise"):
             create = jax.jit(partial(TrainState.create, config, total_steps=self.total_steps))  # eager: 30 programs
             self.state: TrainState = on_every_device(create(variables or init_variables(config)), mesh)

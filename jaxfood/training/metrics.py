@@ -18,15 +18,16 @@ def batch_sums(loss: Loss, logits: jax.Array, batch: Batch) -> Sums:
     """Sums over the batch's pictures, padding left out: of losses and their weights, of right answers, of pictures.
 
     A mixed picture (`other_label` and `share`) has the losses of both labels by their shares, which for cross-entropy
-    is that of PyTorch's soft targets; right is the label of the larger share.
+    is that of PyTorch's soft targets; right is the label of the larger share. As for soft targets there, its weight in
+    the mean is 1, whatever the weights of its classes, which its loss has.
     """
     mask = jnp.asarray(batch.get("mask", jnp.ones(len(logits))), logits.dtype)
     labels = batch["label"]
     losses, weights = loss(logits, labels)
     if "share" in batch:
-        share, other_losses, other_weights = batch["share"].astype(losses.dtype), *loss(logits, batch["other_label"])
+        share, (other_losses, _) = batch["share"].astype(losses.dtype), loss(logits, batch["other_label"])
         losses = share * losses + (1 - share) * other_losses
-        weights = share * weights + (1 - share) * other_weights
+        weights = jnp.ones_like(weights)
         labels = jnp.where(share >= 0.5, labels, batch["other_label"])
     right = jnp.argmax(logits, axis=-1) == labels
 

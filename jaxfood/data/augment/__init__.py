@@ -16,6 +16,7 @@ from jax import lax
 
 from jaxfood.config.augment import AugmentConfig
 from jaxfood.data.augment import colour, geometry
+from jaxfood.data.augment.mixing import check_mixing as check_mixing
 from jaxfood.data.augment.mixing import mix as mix
 from jaxfood.data.augment.trivial import trivial_augment
 

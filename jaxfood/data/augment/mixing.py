@@ -12,6 +12,21 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxfood.config.augment import AugmentConfig
+from jaxfood.errors import UserError
+
+
+def check_mixing(config: AugmentConfig, batch_size: int) -> None:
+    """Check that the batches have pictures to mix; one picture, where it is a smaller last batch, stays as it is.
+
+    Raises:
+        UserError: a batch is one picture.
+    """
+    name = "mixup" if config.mixup else "cutmix"
+    if batch_size == 1 and getattr(config, name):
+        raise UserError(
+            f"augment.{name} = {getattr(config, name)} mixes the pictures of a batch, and here a batch is one picture: "
+            f"set train.batch_size to 2 or more (of as many training pictures), or augment.{name} to 0"
+        )
 
 
 def mix(config: AugmentConfig, batch: Mapping[str, Any], key: jax.Array, axis_name: str | None) -> dict[str, Any]:
@@ -26,24 +41,47 @@ def mix(config: AugmentConfig, batch: Mapping[str, Any], key: jax.Array, axis_na
         key: of the update.
         axis_name: mapped axis over which the batch is split.
     """
-    images, labels = batch["image"], batch["label"]
-    if images.dtype == jnp.uint8:
-        images = images.astype(jnp.float32) / 255
+    labels = batch["label"]
     mask = batch.get("mask", jnp.ones(len(labels)))
-    rows, everything = jnp.arange(len(labels)), (images, labels, mask)
-    if axis_name is not None:
-        rows += lax.axis_index(axis_name) * len(labels)
-        everything = lax.all_gather(everything, axis_name, tiled=True)
-    all_images, all_labels, all_masks = everything
-    count = jnp.maximum(jnp.sum(all_masks > 0), 1)
-    partner = jnp.where(rows < count, (rows - 1) % count, rows)
-    mixed, share = _mixed(config, images, all_images[partner], key)
+    others, other_labels = _previous((batch["image"], labels), mask, axis_name)
+    mixed, share = _mixed(config, _to_float(batch["image"]), _to_float(others), key)
     return {
         **batch,
         "image": mixed,
-        "other_label": all_labels[partner],
+        "other_label": other_labels,
         "share": jnp.full(len(labels), share, jnp.float32),
     }
+
+
+def _previous(rows: Any, mask: jax.Array, axis_name: str | None) -> Any:
+    """For each row of a batch the one before it, for the first the last that is no padding, for padding itself.
+
+    Each device hands its last row on to the next, and the one that has the last picture hands that to all: two pictures
+    for each device, where gathering the batch would put all of it on every one.
+    """
+    here, count = len(mask), jnp.sum(mask > 0)
+    start = jnp.int32(0)
+    if axis_name is not None:
+        start, count = lax.axis_index(axis_name) * here, lax.psum(count, axis_name)
+    numbers, last = start + jnp.arange(here), count - 1 - start
+
+    def previous(leaf: jax.Array) -> jax.Array:
+        before, of_first = leaf[-1:], leaf[jnp.clip(last, 0, here - 1)]
+        if axis_name is not None:
+            devices = lax.axis_size(axis_name)
+            before = lax.ppermute(before, axis_name, [(device, (device + 1) % devices) for device in range(devices)])
+            has_last = (last >= 0) & (last < here)
+            of_first = lax.psum(jnp.where(has_last, of_first, 0), axis_name)  # selected: one device has it
+        shifted = jnp.concatenate([before, leaf[:-1]])
+        across = (-1,) + (1,) * (leaf.ndim - 1)
+        shifted = jnp.where(numbers.reshape(across) == 0, of_first, shifted)
+        return jnp.where((numbers < count).reshape(across), shifted, leaf)
+
+    return jax.tree.map(previous, rows)
+
+
+def _to_float(images: jax.Array) -> jax.Array:
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
 
 
 def _mixed(config: AugmentConfig, images: jax.Array, others: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
