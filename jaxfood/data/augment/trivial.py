@@ -3,6 +3,8 @@
 The kinds and their strengths are those of torchvision's `TrivialAugmentWide`, but pixels are interpolated bilinearly.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -13,13 +15,26 @@ _STRENGTHS = 31  # of which one is drawn, 0 to 30
 _SHEAR, _SHIFT, _DEGREES, _FACTOR, _BITS = 0.99, 32.0, 135.0, 0.99, 6  # at the last one
 
 
-def trivial_augment(image: jax.Array, key: jax.Array) -> jax.Array:
-    """A picture `[H, W, 3]` in [0, 1], changed once."""
+class Draw(NamedTuple):
+    """What is drawn for a picture; each is a number `[]`."""
+
+    kind: jax.Array  # its place in CHANGES
+    strength: jax.Array  # 0 to 1
+    signed: jax.Array  # the same up or down
+
+
+def draw(key: jax.Array) -> Draw:
+    """A kind, one of 31 strengths and a sign, each as likely as the others."""
     kind_key, strength_key, sign_key = jax.random.split(key, 3)
     strength = jax.random.randint(strength_key, (), 0, _STRENGTHS) / (_STRENGTHS - 1)
     signed = strength * jnp.where(jax.random.bernoulli(sign_key), 1.0, -1.0)
     kind = jax.random.randint(kind_key, (), 0, len(CHANGES))
-    return lax.switch(kind, list(CHANGES.values()), image, strength, signed)
+    return Draw(kind, strength, signed)
+
+
+def trivial_augment(image: jax.Array, drawn: Draw) -> jax.Array:
+    """A picture `[3, H, W]` in [0, 1], changed once."""
+    return lax.switch(drawn.kind, list(CHANGES.values()), image, drawn.strength, drawn.signed)
 
 
 def _shear_x(image: jax.Array, _: jax.Array, signed: jax.Array) -> jax.Array:
@@ -49,9 +64,9 @@ def _rotate(image: jax.Array, _: jax.Array, signed: jax.Array) -> jax.Array:
 def sharpen(image: jax.Array, factor: jax.Array) -> jax.Array:
     """Towards a smoothed picture, or away from it; the edge stays (`adjust_sharpness`)."""
     kernel = jnp.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], image.dtype) / 13
-    height, width = image.shape[:2]
-    shifted = [kernel[i, j] * image[i : height - 2 + i, j : width - 2 + j] for i in range(3) for j in range(3)]
-    return colour.blend(image, image.at[1:-1, 1:-1].set(sum(shifted[1:], shifted[0])), factor)
+    _, height, width = image.shape
+    shifted = [kernel[i, j] * image[:, i : height - 2 + i, j : width - 2 + j] for i in range(3) for j in range(3)]
+    return colour.blend(image, image.at[:, 1:-1, 1:-1].set(sum(shifted[1:], shifted[0])), factor)
 
 
 def posterize(image: jax.Array, bits: jax.Array) -> jax.Array:
@@ -67,7 +82,7 @@ def solarize(image: jax.Array, threshold: jax.Array) -> jax.Array:
 
 def autocontrast(image: jax.Array) -> jax.Array:
     """Each channel from its darkest to its brightest becomes 0 to 1; one of a single value stays."""
-    low, high = image.min((0, 1)), image.max((0, 1))
+    low, high = image.min((1, 2), keepdims=True), image.max((1, 2), keepdims=True)
     span = high - low
     return jnp.where(span == 0, image, (image - low) / jnp.where(span == 0, 1, span))
 
@@ -82,7 +97,7 @@ def equalize(image: jax.Array) -> jax.Array:
         table = (jnp.cumsum(histogram) - histogram + step // 2) // jnp.maximum(step, 1)
         return jnp.where(step == 0, values, jnp.clip(table, 0, 255)[values])
 
-    return jax.vmap(of_channel, 2, 2)(_bytes(image)) / jnp.float32(255)
+    return jax.vmap(of_channel)(_bytes(image)) / jnp.float32(255)
 
 
 def _bytes(image: jax.Array) -> jax.Array:
