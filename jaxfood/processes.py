@@ -11,8 +11,10 @@ import re
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -62,7 +64,7 @@ def start(config: DistributedConfig) -> None:
     if config.process_id > 0:
         catch_abort()
     try:  # in a thread, as Ctrl-C would not end it, and within our time, as JAX aborts at the end of its own
-        ThreadPoolExecutor(1).submit(partial(jax.distributed.initialize, **place)).result(config.timeout)
+        _within(config.timeout, partial(jax.distributed.initialize, **place))
     except TimeoutError:
         raise UserError(_absence(config, place)) from None
     except (ValueError, RuntimeError) as error:
@@ -277,27 +279,28 @@ def _place(config: DistributedConfig) -> dict[str, Any]:
 
 
 def _within(seconds: float, ask: Callable[[], Result]) -> Result:
-    """What the network answers, where Python itself sets no deadline to looking up a name.
+    """What a function returns that waits for the network and hears neither a deadline nor Ctrl-C.
 
     Raises:
-        TimeoutError: nothing, in time.
+        TimeoutError: it has not returned in time, and stays in its thread.
+        Exception: what the function raises.
     """
-    answers: list[Result | Exception] = []
+    answer: Future[Result] = Future()
 
     def wait() -> None:
         try:
-            answers.append(ask())
-        except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host, by IDNA's rules
-            answers.append(error)
+            answer.set_result(ask())
+        except Exception as error:  # noqa: BLE001  # raised below
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not answers:
+    threading.Thread(target=wait, daemon=True).start()
+    deadline = time.monotonic() + seconds
+    # Again and again: Python hears a signal that came just before it began to wait only when it ends waiting.
+    while not answer.done() and (left := deadline - time.monotonic()) > 0:
+        futures.wait([answer], min(left, 0.2))
+    if not answer.done():
         raise TimeoutError(errno.ETIMEDOUT, "no answer in time")
-    if isinstance(answers[0], Exception):
-        raise answers[0]
-    return answers[0]
+    return answer.result()
 
 
 def _absence(config: DistributedConfig, place: Mapping[str, Any]) -> str:

@@ -211,7 +211,6 @@ def test_process_0_waits_at_its_own_address_alone_and_until_interrupted() -> Non
             break
         except ConnectionRefusedError:  # it has not come so far
             time.sleep(0.1)
-    time.sleep(3)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.2", port), timeout=1)
     running.send_signal(signal.SIGINT)
