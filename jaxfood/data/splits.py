@@ -100,6 +100,10 @@ def load_splits(
         opened = tfds.open_splits(data, num_classes)
         named = f"{len(opened[2])} classes: {first_few(opened[2], 12)}"
         return Splits(*opened, (f"{named}; how many pictures each has TFDS does not tell",))
+    return _of_folders(data, num_classes, seed=seed, folds=folds, fold=fold, progress=progress)
+
+
+def _of_folders(data: DataConfig, num_classes: int, *, seed: int, folds: int, fold: int, progress: bool) -> Splits:
     root = _root(data)
     train, num_classes = _index_train(root, data, num_classes)
     classes = _class_names(root, train[0].classes, num_classes)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxfood import processes
 from jaxfood.config.sections import Config
 from jaxfood.data.augment import changes, check_mixing, mixes
-from jaxfood.data.batches import Batches, epoch_order, make_batches, steps_per_epoch, unlabeled_order
+from jaxfood.data.batches import epoch_order, make_batches, steps_per_epoch, unlabeled_order
 from jaxfood.data.splits import Splits
 from jaxfood.devices import Step, compile_step, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
@@ -64,13 +64,10 @@ class Training:
         """
         self.config, self.mesh, self.after_epoch, self.watch = config, mesh, after_epoch, watch
         self.teachers = teachers
-        by_device = takes_rows_by_device(config)
-        self.train = make_batches(splits.train, mesh, parts=config.train.accumulate, by_device=by_device)
-        self.unlabeled: Batches | None = None
-        if splits.unlabeled is not None:
-            make = partial(make_batches, mesh=mesh, parts=config.train.accumulate, by_device=by_device)
-            self.unlabeled = make(splits.unlabeled)
-        self.valid = make_batches(splits.valid, mesh, by_device=by_device)
+        feed = partial(make_batches, mesh=mesh, by_device=takes_rows_by_device(config))
+        self.train = feed(splits.train, parts=config.train.accumulate)
+        self.unlabeled = None if splits.unlabeled is None else feed(splits.unlabeled, parts=config.train.accumulate)
+        self.valid = feed(splits.valid)
         self.step = 0
         self.progress = Progress(self.train.size, steps_per_epoch(self.train.size, config.train.batch_size))
         self.total_steps = config.train.total_steps(self.progress.steps_per_epoch)

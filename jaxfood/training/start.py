@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -61,58 +61,18 @@ def train_in(
     """
     watch = Stopwatch()
     with processes.together():
-        check_tensorboard(config.logging)
-        if config.model.num_classes:
-            check_class_weights(config.loss, config.model.num_classes)  # before any work
-        mesh = make_mesh(config.device)
-        if resume:
-            check_resumable(run.read_config(workdir), config)
-        else:
-            run.check_free(workdir, overwrite=overwrite)
-            check_settings(config, workdir)
-        check_unlabeled(config)
-        find_teachers(config, workdir)
+        mesh = _check_settings(workdir, config, resume=resume, overwrite=overwrite)
     if resume and (finished := _finished(config, workdir)):
         return finished
     with hold(workdir) as unlocked, enough_memory(config):
-        with watch("decode"), processes.together():
-            progress = config.logging.progress and processes.is_first()
-            splits = load_splits(
-                config.data,
-                config.model.num_classes,
-                seed=config.train.seed,
-                folds=config.train.folds,
-                fold=config.train.fold,
-                progress=progress,
-            )
-            wanted, config = config, splits.completed(config)
-            check_class_weights(config.loss, config.model.num_classes)
-            known = resume and check_pictures(workdir, run.read_classes(workdir), splits.records, splits.classes)
-            if resume and is_balanced(wanted.loss) and not is_balanced((stored := run.read_config(workdir)).loss):
-                check_resumable(stored, config)  # the run's weights are numbers already
-        _check_alike(config, workdir, splits)
-        begun = initial(config, splits.classes, mesh, resumed=workdir if resume else None)
-        teachers = load_teachers(config, splits.classes, mesh, workdir)
-        if resume and teachers is not None:
-            check_teachers(workdir, teachers.digests)
-        lines = [*_introduction(workdir, config, splits, mesh), *begun.lines]
-        lines += teachers.lines if teachers is not None else ()
-        if is_balanced(wanted.loss):
-            lines.append(_describe_class_weights(config.loss))
-        lines += [unlocked] * bool(unlocked) + [_UNKNOWN_PICTURES] * (resume and not known)
+        config, splits, variables, teachers, lines = _prepare(workdir, config, mesh, watch, resume=resume)
+        lines += [unlocked] * bool(unlocked)
         if processes.is_first():
             for line in lines:  # now, as compiling takes its time; in log.txt once the run has begun
                 tqdm.write(printable(line))
         made = {work: make(config, splits) for work, make in after_epoch.items()}
-        training = Training(
-            config,
-            splits,
-            mesh,
-            {work: do for work, do in made.items() if do is not None},
-            watch,
-            begun.variables,
-            teachers,
-        )
+        after = {work: do for work, do in made.items() if do is not None}
+        training = Training(config, splits, mesh, after, watch, variables, teachers)
         training.compile()
         if not resume:  # only now: nothing of what is replaced is lost by what fails before
             processes.by_first(when_ready)
@@ -132,6 +92,59 @@ def train_in(
                 training.run(checkpoints, logbook, stop)
                 _conclude(logbook, config, training)
     return training.progress.summary(config.train, workdir, training.step) | {"seconds": watch.seconds}
+
+
+def _check_settings(workdir: Path, config: Config, *, resume: bool, overwrite: bool) -> Mesh:
+    """What can be checked before any picture is read; the devices."""
+    check_tensorboard(config.logging)
+    if config.model.num_classes:
+        check_class_weights(config.loss, config.model.num_classes)
+    mesh = make_mesh(config.device)
+    if resume:
+        check_resumable(run.read_config(workdir), config)
+    else:
+        run.check_free(workdir, overwrite=overwrite)
+        check_settings(config, workdir)
+    check_unlabeled(config)
+    find_teachers(config, workdir)
+    return mesh
+
+
+class _Prepared(NamedTuple):
+    """What a training is made of, and what is to be said of it, a line each."""
+
+    config: Config  # with what the pictures tell
+    splits: Splits
+    variables: Mapping[str, Any] | None  # to begin with
+    teachers: Teachers | None
+    lines: list[str]
+
+
+def _prepare(workdir: Path, config: Config, mesh: Mesh, watch: Stopwatch, *, resume: bool) -> _Prepared:
+    """Read the pictures and what else a training needs, and check that they are those of the run that goes on."""
+    with watch("decode"), processes.together():
+        splits = load_splits(
+            config.data,
+            config.model.num_classes,
+            seed=config.train.seed,
+            folds=config.train.folds,
+            fold=config.train.fold,
+            progress=config.logging.progress and processes.is_first(),
+        )
+        balanced, config = is_balanced(config.loss), splits.completed(config)
+        check_class_weights(config.loss, config.model.num_classes)
+        known = resume and check_pictures(workdir, run.read_classes(workdir), splits.records, splits.classes)
+        if resume and balanced and not is_balanced((stored := run.read_config(workdir)).loss):
+            check_resumable(stored, config)  # the run's weights are numbers already
+    _check_alike(config, workdir, splits)
+    begun = initial(config, splits.classes, mesh, resumed=workdir if resume else None)
+    teachers = load_teachers(config, splits.classes, mesh, workdir)
+    if resume and teachers is not None:
+        check_teachers(workdir, teachers.digests)
+    lines = [*_introduction(workdir, config, splits, mesh), *begun.lines]
+    lines += teachers.lines if teachers is not None else ()
+    lines += [_describe_class_weights(config.loss)] * balanced + [_UNKNOWN_PICTURES] * (resume and not known)
+    return _Prepared(config, splits, begun.variables, teachers, lines)
 
 
 def _begin(workdir: Path, config: Config, splits: Splits, teachers: Teachers | None, *, overwrite: bool) -> None:
