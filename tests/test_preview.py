@@ -73,18 +73,17 @@ def test_the_page_and_its_pictures(settings: list[str], tmp_path: Path, capsys: 
 
 @pytest.mark.slow
 def test_a_sheet_shows_what_the_update_gets(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(tiny_config, augment=AugmentConfig(flip=True, crop=4))
+    config = replace(tiny_config, augment=AugmentConfig(flip=True, crop=4, cutmix=1.0))
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    batch = {"image": images, "position": np.arange(8) + 5}
+    batch = {"image": images, "position": np.arange(8) + 5, "label": np.arange(8) % 3}
     monkeypatch.setattr(step, "add_update", lambda state, sums, batch, axis_name: batch["image"])
     state = TrainState.create(config, init_variables(config), total_steps=6)
     options = {"config": config.augment, "seed": config.train.seed, "steps_per_epoch": 3}
-    for epoch in range(2):
-        seen = see(config, images, np.arange(8) + 5, epoch)
-        update_gets = step.add_augmented_update(state.replace(step=3 * epoch + 1), {}, batch, **options)
-        np.testing.assert_array_equal(seen, update_gets)
-        assert (seen != images).any()
-    assert see(tiny_config, images, np.arange(8), 0) is images
+    update_gets = step.add_augmented_update(state, {}, batch, **options)
+    np.testing.assert_array_equal(see(config, batch, 0)["image"], update_gets)
+    assert (see(replace(config, augment=AugmentConfig(flip=True, crop=4)), batch, 0)["image"] != update_gets).any()
+    assert (see(config, batch, 1)["image"] != update_gets).any()
+    np.testing.assert_array_equal(see(tiny_config, batch, 0)["image"], images)
 
 
 @pytest.mark.slow
@@ -93,21 +92,24 @@ def test_the_sheets_hold_the_first_batch(tiny_config: Config, tmp_path: Path, mo
     drawn = {}
     draw = sheets._draw
 
-    def spy(page: Page, name: str, caption: str, images: np.ndarray, labels: list[str], columns: int) -> object:
+    def spy(page: Page, name: str, caption: str, images: np.ndarray, labels: list[list[str]], columns: int) -> object:
         drawn[name] = (images, labels, caption)
         return draw(page, name, caption, images, labels, columns)
 
     monkeypatch.setattr(sheets, "_draw", spy)
     splits = load_splits(tiny_config.data, NUM_CLASSES, seed=0, progress=False)
     splits = replace(splits, classes=("食べ物", r"$\nothing$", "a\udce4 *b*"))
-    config = replace(tiny_config, augment=AugmentConfig(flip=True, crop=4))
+    config = replace(tiny_config, augment=AugmentConfig(flip=True, crop=4, mixup=1.0))
     page = Page(tmp_path, "preview", "x", prefix="")
     sheets.draw_sheets(page, config, splits)
     images, labels, _ = drawn["many_pictures"]
     assert images.shape == (8, 32, 32, 3)
-    assert set(labels) <= {f"{label} {name}" for label, name in enumerate(splits.classes)}
+    names = {f"{label} {name}" for label, name in enumerate(splits.classes)}
+    shares = [[int(line.partition("% ")[0]) for line in label] for label in labels]
+    assert all(own + other in (99, 100, 101) and 0 < own < 100 for own, other in shares)
+    assert {line.partition("% ")[2] for label in labels for line in label} <= names
     images, labels, caption = drawn["one_picture"]
-    assert labels == ["the picture", *(f"epoch {epoch}" for epoch in range(1, 12))]
+    assert labels == [["the picture"], *([f"epoch {epoch}"] for epoch in range(1, 12))]
     assert len({image.tobytes() for image in images[1:]}) >= 5  # question 1 of the homework's report
     assert "*b*" not in caption
     with Image.open(tmp_path / "one_picture.png") as picture:

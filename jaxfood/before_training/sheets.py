@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxfood.config.sections import Config
-from jaxfood.data.augment import augment, changes
+from jaxfood.data.augment import changes, mixes, vary
 from jaxfood.data.batches import epoch_order
 from jaxfood.data.splits import Splits
 from jaxfood.report.labels import fit_labels
@@ -18,8 +19,8 @@ _VIEWS = 11  # beside the plain picture
 _MANY = 24
 _COLUMNS = {"one": 4, "many": 6}
 _PANEL = 1.6  # inches, the side of a picture on a sheet
-_LABEL = 0.18  # inches above it
-_LABEL_COLUMNS = 21  # characters that have room there
+_LINE = 0.18  # inches, of a line of the label above it
+_LABEL_COLUMNS = 21  # characters that have room in a line
 
 
 def draw_sheets(page: Page, config: Config, splits: Splits) -> tuple[str, ...]:
@@ -27,55 +28,71 @@ def draw_sheets(page: Page, config: Config, splits: Splits) -> tuple[str, ...]:
 
     Returns the characters of class names that no font here can draw.
     """
-    order = epoch_order(config.train.seed, 0, len(splits.train))
-    positions = order[: min(_MANY, config.train.batch_size)]
+    positions = epoch_order(config.train.seed, 0, len(splits.train))[: config.train.batch_size]
     pictures = splits.train.subset(positions)
     names = [f"{label} {splits.classes[label]}" for label in pictures.labels]
-    _draw_one(page, config, pictures.images[:1], positions[:1], names[0])
-    seen = see(config, pictures.images, positions, epoch=0)
-    caption = f"{len(positions)} pictures of the first batch as the network will see them, each with its class"
-    return _draw(page, "many_pictures", caption, seen, names, _COLUMNS["many"])
+    plain = {"image": np.asarray(pictures.images), "position": positions, "label": np.asarray(pictures.labels)}
+    _draw_one(page, config, {name: rows[:1] for name, rows in plain.items()}, names[0])
+    batch = see(config, plain, epoch=0)
+    count = min(_MANY, len(positions))
+    labels, others = [[name] for name in names[:count]], ""
+    if mixes(config.augment):
+        labels = [
+            [f"{share:.0%} {name}", f"{1 - share:.0%} {label} {splits.classes[label]}"] if share < 1 else [name]
+            for name, share, label in zip(names, batch["share"].tolist(), batch["other_label"].tolist(), strict=True)
+        ][:count]
+        others = ", or two where it is mixed with another" if any(len(lines) > 1 for lines in labels) else ""
+    caption = f"{count} pictures of the first batch as the network will see them, each with its class{others}"
+    return _draw(page, "many_pictures", caption, batch["image"][:count], labels, _COLUMNS["many"])
 
 
-def see(config: Config, images: np.ndarray, positions: np.ndarray, epoch: int) -> np.ndarray:
-    """Pictures as an epoch of the run (from 0 on) will see them.
+def see(config: Config, batch: dict[str, np.ndarray], epoch: int) -> dict[str, Any]:
+    """A batch as the first update of an epoch (from 0 on) of the run would see it, were it its first batch.
 
     Args:
         config: the run's; `augment`, `train.seed` and the image sizes are read.
-        images: `[B, H, W, 3]`, plain.
-        positions: `[B]`, the number of each among the training pictures.
+        batch: plain, as `jaxfood.data.augment.vary` takes it.
         epoch: the views of two differ.
     """
     size = config.train.size_of_epoch(epoch, config.data.image_size)
-    if not changes(config.augment) and size == images.shape[1]:
-        return np.asarray(images)
-    key = jax.random.fold_in(jax.random.key(config.train.seed), epoch)
-    return np.asarray(jax.jit(partial(augment, config.augment, size=size))(np.asarray(images), positions, key))
+    seen = partial(vary, config.augment, seed=config.train.seed, epoch=epoch, step=epoch, size=size)
+    return jax.tree.map(np.asarray, jax.jit(seen)(batch))
 
 
-def _draw_one(page: Page, config: Config, image: np.ndarray, position: np.ndarray, name: str) -> None:
+def _draw_one(page: Page, config: Config, picture: dict[str, np.ndarray], name: str) -> None:
+    """Draw `one_picture.png`, of a batch of one picture."""
     if not changes(config.augment):
         caption = f"A training picture of class {escaped(name)}, the same in every epoch: no augmentation is set"
-        _draw(page, "one_picture", caption, image, [name], _COLUMNS["one"])
+        _draw(page, "one_picture", caption, picture["image"], [[name]], _COLUMNS["one"])
         return
-    views = [see(config, image, position, epoch) for epoch in range(_VIEWS)]
+    views = [see(config, picture, epoch)["image"] for epoch in range(_VIEWS)]
     caption = f"A training picture of class {escaped(name)}, and what the network will see of it in the first epochs"
-    labels = ["the picture", *(f"epoch {1 + epoch}" for epoch in range(_VIEWS))]
-    _draw(page, "one_picture", caption, [*image, *(view for seen in views for view in seen)], labels, _COLUMNS["one"])
+    labels = [["the picture"], *([f"epoch {1 + epoch}"] for epoch in range(_VIEWS))]
+    shown = [*picture["image"], *(view for seen in views for view in seen)]
+    _draw(page, "one_picture", caption, shown, labels, _COLUMNS["one"])
 
 
 def _draw(
-    page: Page, name: str, caption: str, images: Sequence[np.ndarray] | np.ndarray, labels: Sequence[str], columns: int
+    page: Page,
+    name: str,
+    caption: str,
+    images: Sequence[np.ndarray] | np.ndarray,
+    labels: Sequence[Sequence[str]],
+    columns: int,
 ) -> tuple[str, ...]:
+    """Draw pictures in rows, each below the lines of its label; returns as `draw_sheets`."""
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    fitted = fit_labels(labels, _LABEL_COLUMNS)
-    with page.figure(name, caption, size=(columns * _PANEL, rows * (_PANEL + _LABEL))) as figure:
+    lines = max(map(len, labels))
+    fitted = fit_labels([line for label in labels for line in label], _LABEL_COLUMNS)
+    texts = iter(fitted.texts)
+    with page.figure(name, caption, size=(columns * _PANEL, rows * (_PANEL + lines * _LINE))) as figure:
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for axis in axes:
             axis.set_axis_off()
-        for axis, image, label in zip(figure.axes, images, fitted.texts, strict=False):
+        for axis, image, label in zip(figure.axes, images, labels, strict=False):
             # Each pixel as a square: smoothed, a small picture would look better than what the network gets.
             axis.imshow(image, interpolation="nearest")
-            axis.set_title(label, fontsize=8, pad=3, fontfamily=fitted.families, parse_math=False)
+            text = "\n".join(next(texts) for _ in label)
+            axis.set_title(text, fontsize=8, pad=3, fontfamily=fitted.families, parse_math=False)
     return fitted.boxed

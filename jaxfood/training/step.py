@@ -16,7 +16,7 @@ from jax import lax
 
 from jaxfood.config.augment import AugmentConfig
 from jaxfood.config.sections import TrainConfig
-from jaxfood.data.augment import augment, changes, mix, mixes
+from jaxfood.data.augment import vary
 from jaxfood.model.network import Network
 from jaxfood.model.networks import predict_logits, to_float
 from jaxfood.optim.freeze import frozen_statistics, stop_frozen
@@ -25,7 +25,7 @@ from jaxfood.training.metrics import Batch, Sums, batch_sums, means
 from jaxfood.training.pseudo_labels import in_parts, pseudo_labelled, unlabeled_sums, with_unlabeled
 from jaxfood.training.state import TrainState
 
-_DROPOUT, _MIXING = 2**32 - 1, 2**32 - 2  # no epoch has these numbers, of which the keys of pictures are made
+_DROPOUT = 2**32 - 1  # no epoch has this number, nor has `jaxfood.data.augment`
 
 
 def loss_fn(
@@ -224,12 +224,7 @@ def add_augmented_update(
     """
     epoch = state.step // steps_per_epoch
     batch = _with_keys(state, batch, batch["position"], epoch)
-    if changes(config) or size not in (None, batch["image"].shape[1]):
-        key = jax.random.fold_in(jax.random.key(seed), epoch)
-        batch = {**batch, "image": augment(config, batch["image"], batch["position"], key, size=size)}
-    if mixes(config):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _MIXING), state.step)
-        batch = mix(config, batch, key, axis_name)
+    batch = vary(config, batch, axis_name, seed=seed, epoch=epoch, step=state.step, size=size)
     if "unlabeled" in batch:
         unlabeled = pseudo_labelled(state, batch["unlabeled"], config=config, seed=seed, size=size, threshold=threshold)
         batch = {**batch, "unlabeled": unlabeled}

@@ -7,7 +7,7 @@ Of the libraries that have such operations dm-pix takes keys, but its brightness
 torchvision's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from jaxfood.config.augment import AugmentConfig
 from jaxfood.data.augment import colour, geometry, trivial
 from jaxfood.data.augment.mixing import check_mixing as check_mixing
 from jaxfood.data.augment.mixing import mix as mix
+
+_MIXING = 2**32 - 2  # no epoch has this number, of which the keys of pictures are made
 
 
 class Change(NamedTuple):
@@ -37,6 +39,37 @@ def changes(config: AugmentConfig) -> bool:
 def mixes(config: AugmentConfig) -> bool:
     """Whether a configuration mixes pictures."""
     return bool(config.mixup or config.cutmix)
+
+
+def vary(
+    config: AugmentConfig,
+    batch: Mapping[str, Any],
+    axis_name: str | None = None,
+    *,
+    seed: int,
+    epoch: jax.Array | int,
+    step: jax.Array | int,
+    size: int | None = None,
+) -> dict[str, Any]:
+    """The batch as an update of a run gets it: its pictures changed and resized by `augment`, then mixed by `mix`.
+
+    Args:
+        config: which changes.
+        batch: `image`, `position` and, where pictures are mixed, what `mix` needs.
+        axis_name: mapped axis over which the batch is split.
+        seed: of the run.
+        epoch: from 0 on.
+        step: updates before this one.
+        size: as of `augment`.
+    """
+    batch = dict(batch)
+    if changes(config) or size not in (None, batch["image"].shape[1]):
+        key = jax.random.fold_in(jax.random.key(seed), epoch)
+        batch["image"] = augment(config, batch["image"], batch["position"], key, size=size)
+    if mixes(config):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _MIXING), step)
+        batch = mix(config, batch, key, axis_name)
+    return batch
 
 
 def augment(
