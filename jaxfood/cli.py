@@ -25,7 +25,8 @@ class Parser(argparse.ArgumentParser):
     """The command line of one command; a mistake in it is a UserError."""
 
     def __init__(self, command: str, description: str) -> None:
-        super().__init__(prog=f"python -m jaxfood.{command}", description=description, allow_abbrev=False)
+        program = f"python -m jaxfood.{command}" if command else "python -m jaxfood"
+        super().__init__(prog=program, description=description, allow_abbrev=False)
         self._sections: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:

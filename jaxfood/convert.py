@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 WRITTEN = ".ckpt, .pt, .pth (these need PyTorch) or .safetensors"
 READ = ".ckpt, .pt, .pth, .pth.tar, .bin (these need PyTorch) or .safetensors"
 
+DESCRIPTION = "Convert weights of the notes' Classifier, resnet18 and resnet34; each direction has its own --help."
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Choose the direction."""
@@ -25,9 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words and words[0] in directions:
         directions[words[0]](words[1:])
         return
-    parser = cli.Parser(
-        "convert", "Convert weights of the notes' Classifier, resnet18 and resnet34; each direction has its own --help."
-    )
+    parser = cli.Parser("convert", DESCRIPTION)
     parser.add_argument("direction", choices=tuple(directions))
     parser.parse_args(words)
 

@@ -106,7 +106,7 @@ def load_splits(
 def _of_folders(data: DataConfig, num_classes: int, *, seed: int, folds: int, fold: int, progress: bool) -> Splits:
     root = _root(data)
     train, num_classes = _index_train(root, data, num_classes)
-    classes = _class_names(root, train[0].classes, num_classes)
+    classes = class_names(root, train[0].classes, num_classes)
     has_own = not data.valid_fraction and not fold
     valid = _index_split(root, "valid", data, num_classes, classes) if has_own else []
     for index in (*train, *valid):
@@ -274,7 +274,7 @@ def _join(parts: Sequence[Pictures], chosen: Positions) -> Pictures:
     return sum(parts[1:], start=parts[0]).subset(chosen)
 
 
-def _class_names(root: Path, folders: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
+def class_names(root: Path, folders: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
     """Class folders' names, else the lines of `root/classes.txt`, else (and beyond them) the numbers themselves."""
     names = folders
     if not names and is_file(root / "classes.txt"):
