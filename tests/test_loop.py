@@ -467,7 +467,7 @@ def test_augmentation_changes_the_training_alone_and_no_number_of_devices_change
     finished: tuple[Path, Config], tmp_path: Path
 ) -> None:
     whole, config = finished
-    augmented = changed(config, augment={"flip": True, "crop": 4}, train={"epochs": 2})
+    augmented = changed(config, augment={"flip": True, "crop": 4, "cutmix": 1.0}, train={"epochs": 2})
     for count in (1, 8):
         train_and_evaluate(changed(augmented, device={"count": count}), tmp_path / f"on{count}")
     plain, on_one, on_eight = (

@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from jaxfood.config import load_config
 from jaxfood.config.augment import AugmentConfig
 from jaxfood.config.loss import CrossEntropy
 from jaxfood.config.sections import DeviceConfig
-from jaxfood.data.augment import check_mixing, mix, mixes
+from jaxfood.data.augment import check_mixing, mix, mixes, vary
 from jaxfood.devices import AXIS, make_mesh
 from jaxfood.errors import UserError
+from jaxfood.model.networks import init_variables
 from jaxfood.optim.losses import make_loss
-from jaxfood.training.metrics import batch_sums, means
+from jaxfood.training.metrics import batch_sums, means, zero_sums
+from jaxfood.training.state import TrainState
+from jaxfood.training.step import add_augmented_update
 
 ROWS = 8
 BATCH = {
@@ -139,3 +143,28 @@ def test_losses_of_pictures_are_pytorchs_of_soft_targets(settings: dict[str, Any
         sums = batch_sums(make_loss(CrossEntropy(**settings), 3), jnp.asarray(logits), {**batch, "share": shares})
         expected = reference(torch.tensor(logits), torch.tensor(targets))
         np.testing.assert_allclose(float(means(sums)["loss"]), float(expected), rtol=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("setting", ["model.dtype=bfloat16", "train.accumulate=2"])
+def test_mixed_batches_are_trained_on_in_bfloat16_and_in_parts(setting: str) -> None:
+    """To a loss like that in float32 and in one part, of which BatchNorm's batch and rounding are the difference."""
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (8, 32, 32, 3), np.uint8),
+        "label": np.arange(8) % 3,
+        "position": np.arange(8),
+    }
+    losses, shares = [], []
+    for settings in ((), (setting,)):
+        config = load_config(None, ("model.num_classes=3", "data.image_size=32", "augment.cutmix=1.0", *settings))
+        options = {"config": config.augment, "seed": 0, "steps_per_epoch": 1}
+        state = TrainState.create(config, init_variables(config), total_steps=1)
+        _, sums = jax.jit(partial(add_augmented_update, **options))(state, zero_sums(updates=True), batch)
+        losses.append(float(means(sums)["loss"]))
+        shares.append(vary(config.augment, batch, seed=0, epoch=0, step=0)["share"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert losses[1] != losses[0]
+    np.testing.assert_array_equal(*shares)
+    assert 0 < shares[0][0] < 1

@@ -386,6 +386,7 @@ def train(workdir: Path, root: Path, *more: str, processes: int, devices: int) -
         ),
         *("--train.batch_size", 8, "--train.epochs", EPOCHS, "--logging.progress", "false"),
         *("--optimizer.name", "sgd", "--optimizer.learning_rate", 0.002),
+        *("--augment.flip", "true", "--augment.mixup", 0.4, "--augment.cutmix", 1.0),
     )
     where = ("--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.num_processes", processes)
     places = [()] if processes == 1 else [(*where, "--distributed.process_id", place) for place in range(processes)]
