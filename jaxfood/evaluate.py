@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jaxfood import cli
 from jaxfood.config.distributed import NONE
 from jaxfood.config.sections import DeviceConfig
-from jaxfood.errors import UserError, shown
+from jaxfood.errors import UserError, first_few, shown
 from jaxfood.extras import require
 from jaxfood.files import is_remote, to_local_path
 from jaxfood.places import check_writable_folder, is_folder
@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from jaxfood.evaluation.folder import check_ours, write_evaluation
     from jaxfood.evaluation.measure import measure
+    from jaxfood.evaluation.plots import missing_characters
 
     check_ours(out)
     found = measure(arguments.runs, arguments.images, arguments.which, tta=arguments.tta, cache_dir=arguments.cache_dir)
@@ -85,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.say("evaluate works in this process alone: distributed.coordinator is for train")
     for remark in found.remarks:
         cli.say(remark)
+    if boxed := missing_characters(found.classes):
+        cli.say(f"no font here has {first_few(boxed)}, a box in the pictures: install one that has (Noto Sans CJK)")
     report = write_evaluation(found, out, explain=arguments.explain)
     for line in _lines_of_runs(found):
         cli.say(line)

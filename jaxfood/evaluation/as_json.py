@@ -31,7 +31,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "confusion": scores.confusion.tolist(),
         "reliability": [dataclasses.asdict(each) for each in scores.bins],
         "runs": _runs(evaluation),
-        "ensemble_against_first": _ensemble(evaluation),
+        "ensemble_against_first": _against_first(evaluation, evaluation.answers) if len(evaluation.runs) > 1 else None,
         "confident_mistakes": _answers(evaluation, evaluation.confident_mistakes[:SHOWN]),
         "least_certain": _answers(evaluation, evaluation.least_certain[:SHOWN]),
         "suspected_labels": _suspects(evaluation),
@@ -60,28 +60,29 @@ def _runs(evaluation: Evaluation) -> list[dict[str, Any]]:
         {
             "run": str(run),
             **_figures(scores),
-            "against_first": dataclasses.asdict(evaluation.compare(own.argmax(axis=1))) if number else None,
-            "seen": _seen(evaluation, seen),
+            **_against_first(evaluation, own.argmax(axis=1) if number else None),
+            **_seen(evaluation, own, seen),
         }
         for number, (run, scores, own, seen) in enumerate(rows)
     ]
 
 
-def _seen(evaluation: Evaluation, seen: Seen | None) -> dict[str, Any] | None:
+def _against_first(evaluation: Evaluation, answers: np.ndarray | None) -> dict[str, Any]:
+    if answers is None:
+        return {"only_first_right": None, "only_this_right": None, "p_value": None}
+    found = evaluation.compare(answers)
+    return {"only_first_right": found.only_first, "only_this_right": found.only_this, "p_value": found.p_value}
+
+
+def _seen(evaluation: Evaluation, own: np.ndarray, seen: Seen | None) -> dict[str, Any]:
     if seen is None:
-        return None
-    right = evaluation.answers == evaluation.truth
-    rest = right[~seen.trained_on]
+        return {"trained_on": None, "validated_on": None, "accuracy_without_trained_on": None}
+    rest = (own.argmax(axis=1) == evaluation.truth)[~seen.trained_on]
     return {
-        **{split: int(rows.sum()) for split, rows in seen.splits.items()},
+        "trained_on": int(seen.trained_on.sum()),
+        "validated_on": int(seen.splits["valid"].sum()),
         "accuracy_without_trained_on": float(rest.mean()) if len(rest) else None,
     }
-
-
-def _ensemble(evaluation: Evaluation) -> dict[str, Any] | None:
-    if len(evaluation.runs) == 1:
-        return None
-    return dataclasses.asdict(evaluation.compare(evaluation.answers))
 
 
 def _answers(evaluation: Evaluation, rows: Iterable[int] | np.ndarray) -> list[dict[str, Any]]:

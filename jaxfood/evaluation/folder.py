@@ -23,6 +23,7 @@ NUMBERS = "evaluation.json"
 PREDICTIONS = "predictions.csv"
 SUSPECTS = "suspected_labels.csv"
 REPORT = "report.html"
+_DRAWN_BY_THE_PAGE = {"confusion", "reliability", "classes"}  # from the numbers, so that they can be hovered over
 
 
 def check_ours(out: Path) -> None:
@@ -65,7 +66,8 @@ def write_evaluation(evaluation: Evaluation, out: Path, *, explain: int = 0, pro
         _write_table(out / PREDICTIONS, ("file", "truth", "answer", "probability"), _predictions(evaluation))
         columns = ("rank", "file", "label", "suggested", "self_confidence", "normalized_margin")
         _write_table(out / SUSPECTS, columns, _suspects(evaluation))
-        write_report(out / REPORT, evaluation.runs, numbers, figures)
+        shown = [figure for figure in figures if figure.name not in _DRAWN_BY_THE_PAGE]
+        write_report(out / REPORT, evaluation.runs, numbers, shown)
         # Last: a folder that has it is whole.
         write_whole(out / NUMBERS, _one_key_a_line(numbers))
     except OSError as error:

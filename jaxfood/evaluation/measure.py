@@ -185,13 +185,15 @@ def _remarks_on_seen(runs: Sequence[Path], seen: Sequence[Seen | None], right: n
     if trained_on.any():
         rest = right[~trained_on]
         without = f"; the accuracy on the other {len(rest)} is {100 * rest.mean():.1f} %" if len(rest) else ""
-        remarks.append(
-            f"{trained_on.sum()} of the {len(right)} pictures were trained on, so that the figures flatter{without}"
-        )
+        remarks.append(f"{_of_all(trained_on)} stood in training, so that the figures flatter{without}")
     validated = np.any([found.splits["valid"] & ~found.trained_on for found in known], axis=0) if known else trained_on
     if validated.any():
-        remarks.append(
-            f"{validated.sum()} of the {len(right)} pictures chose the best epoch of a run, so that the figures "
-            "flatter a little"
-        )
+        remarks.append(f"{_of_all(validated)} chose the best epoch of a run, so that the figures flatter a little")
     return remarks
+
+
+def _of_all(chosen: np.ndarray) -> str:
+    """How many of the pictures, bool [N], in words."""
+    if len(chosen) == 1:
+        return "the picture"
+    return f"all {len(chosen)} pictures" if chosen.all() else f"{chosen.sum()} of the {len(chosen)} pictures"

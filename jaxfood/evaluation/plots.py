@@ -1,5 +1,7 @@
 """Plots of an evaluation: the confusion matrix, the reliability diagram, each class, each run."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jaxfood.errors import first_few
@@ -15,6 +17,11 @@ _MOST_NUMBERED = 25  # classes whose confusions are written out
 _MOST_NAMED = 120  # classes whose names stand beside the matrix
 _MOST_BARS = 60  # classes that are drawn one by one
 _BLUE, _ORANGE, _GREEN = COLOURS[:3]
+
+
+def missing_characters(names: Sequence[str]) -> tuple[str, ...]:
+    """The characters of names that no font here can draw, which are boxes in the pictures."""
+    return fit_labels(names, 200).boxed
 
 
 def confusion_plot(evaluation: Evaluation) -> Figure:

@@ -17,8 +17,9 @@ from jaxfood.report.page import COLOURS
 _COLUMNS = 4
 _SIDE = 1.75  # inches of a picture
 _GAP = 0.12
-_LABEL = 0.40  # two lines of text below it
+_LABEL = 0.55  # three lines of text below it
 _LABEL_COLUMNS = 26  # characters that have room there
+_FILE_COLUMNS = 30  # smaller ones
 _BLUE, _ORANGE = COLOURS[:2]
 
 
@@ -83,33 +84,40 @@ def _panel(evaluation: Evaluation, row: int) -> _Panel:
 
 
 def _sheet(evaluation: Evaluation, panels: Sequence[_Panel], name: str, title: str, caption: str) -> Figure:
-    """The pictures as one mosaic, with two lines below each: a plot for each picture would take ten times as long."""
+    """The pictures as one mosaic, with what is said of each and its file's name below.
+
+    Placed by hand: a plot for each would take ten times as long.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     columns = max(1, min(_COLUMNS, len(panels)))
     lines = max(1, math.ceil(len(panels) / columns))
     width, height = columns * (_SIDE + _GAP) + _GAP, lines * (_SIDE + _LABEL + _GAP)
     labels = fit_labels([line for panel in panels for line in panel.lines], _LABEL_COLUMNS)
+    names = [evaluation.index.name(evaluation.index.paths[panel.row]) for panel in panels]
+    files = fit_labels([name if len(name) <= _FILE_COLUMNS else f"…{name[1 - _FILE_COLUMNS :]}" for name in names], 60)
     with drawing((width, height), layout="none") as picture:
+        renderer = FigureCanvasAgg(picture.canvas).get_renderer()
         for number, panel in enumerate(panels):
             left = _GAP + number % columns * (_SIDE + _GAP)
             top = height - _GAP / 2 - number // columns * (_SIDE + _LABEL + _GAP)
             picture.canvas.figimage(
                 _pixels(evaluation, panel.row), round(left * DPI), round((top - _SIDE) * DPI), origin="upper"
             )
-            texts = labels.texts[2 * number : 2 * number + 2]
-            for offset, text, colour in zip((0.05, 0.22), texts, (_BLUE, _ORANGE), strict=True):
-                picture.canvas.text(
-                    left / width,
-                    (top - _SIDE - offset) / height,
-                    text,
-                    va="top",
-                    fontsize=9,
-                    color=_darker(colour),
-                    fontfamily=labels.families,
-                    parse_math=False,
+            lines_below = (
+                (0.05, labels.texts[2 * number], labels.families, 9, _darker(_BLUE)),
+                (0.22, labels.texts[2 * number + 1], labels.families, 9, _darker(_ORANGE)),
+                (0.39, files.texts[number], files.families, 7, "0.35"),
+            )
+            for offset, text, families, size, colour in lines_below:
+                x, y = left / width, (top - _SIDE - offset) / height
+                written = picture.canvas.text(
+                    x, y, text, va="top", fontsize=size, color=colour, fontfamily=families, parse_math=False
                 )
-        alt = "; ".join(
-            f"{evaluation.index.name(evaluation.index.paths[panel.row])}: {', '.join(panel.lines)}" for panel in panels
-        )
+                # Columns are of average letters: W and & are wider.
+                extent = written.get_window_extent(renderer).width
+                written.set_fontsize(size * min(1, _SIDE * DPI / max(extent, 1)))
+        alt = "; ".join(f"{name}: {', '.join(panel.lines)}" for name, panel in zip(names, panels, strict=True))
         return picture.finished(name, title, caption, alt)
 
 

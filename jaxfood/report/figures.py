@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture as a report shows it; its words are plain text, which whoever writes a page escapes.
+    """A picture of a report, with its words.
 
     Attributes:
-        name: of the file, without suffix; unique in a report.
-        title: a few words.
-        caption: what is to be seen, in a sentence or a few.
+        name: file name without suffix, unique in a report.
+        title: a few words above it.
+        caption: what is to be seen, below it.
         png: the file's content.
-        alt: what stands in place of the picture where it cannot be seen.
+        alt: what it shows, for whoever cannot see it; empty: the title is read.
     """
 
     name: str
