@@ -1,1 +1,1 @@
-"""How good trained runs are on labelled pictures, and why they answer as they do."""
+"""How good trained runs are, and why: scores, mistakes, explanations."""
