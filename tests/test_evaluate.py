@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -38,12 +39,12 @@ PICTURES = NUM_CLASSES * VALID_PER_CLASS
 def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_food: Path) -> Callable[..., Path]:
     """Makes runs of fresh weights."""
 
-    def make(seed: int = 0, *settings: str, classes: tuple[str, ...] = ()) -> Path:
+    def make(seed: int = 0, scale: float = 1.7) -> Path:
         own = (f"data.root={tiny_food}", "data.image_size=32", f"model.num_classes={NUM_CLASSES}")
-        config = load_config(None, (*own, "train.batch_size=4", f"train.seed={seed}", *settings))
+        config = load_config(None, (*own, "train.batch_size=4", f"train.seed={seed}"))
         workdir = tmp_path_factory.mktemp("runs") / "run"
-        params = jax.tree.map(lambda leaf: 1.7 * leaf, (fresh := init_variables(config))["params"])  # answers differ
-        begin_from(workdir, config, fresh | {"params": params}, classes=classes or tuple(map(str, range(NUM_CLASSES))))
+        params = jax.tree.map(lambda leaf: scale * leaf, (fresh := init_variables(config))["params"])  # answers differ
+        begin_from(workdir, config, fresh | {"params": params}, classes=tuple(map(str, range(NUM_CLASSES))))
         return workdir
 
     return make
@@ -167,9 +168,14 @@ def test_an_earlier_evaluation_is_replaced_and_nothing_else(
     assert explained == [([run], [0], "best")]  # there is but one picture
     assert (out / "why.png").read_bytes() == b"png"
     (out / "notes.txt").write_text("mine")
+    numbers = json.loads((out / "evaluation.json").read_text())
+    for name in ("..", "notes.txt", "../notes.png"):  # whoever wrote that
+        numbers["files"].append(name)
+    (out / "evaluation.json").write_text(json.dumps(numbers))
+    (tmp_path / "notes.png").write_text("mine")
     evaluate.main(arguments)
     assert not (out / "why.png").exists()
-    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "notes.txt").read_text() == (tmp_path / "notes.png").read_text() == "mine"
     assert json.loads((out / "evaluation.json").read_text())["pictures"] == 1
 
 
@@ -238,6 +244,13 @@ def test_what_cannot_be_read_or_flatters_is_said_and_enters_no_figure(
     assert "1 of the 11 pictures are copies of others: with each content counted once the accuracy is " in said
     assert "1 of the 11 pictures stood in training, so that the figures flatter; the accuracy on the other 10" in said
     assert "10 of the 11 pictures chose the best epoch of a run" in said
+
+
+@pytest.mark.slow
+def test_a_run_whose_weights_are_broken_is_named(make_run: Callable[..., Path], tiny_food: Path) -> None:
+    run = make_run(4, scale=math.inf)
+    with pytest.raises(UserError, match=rf"^{run}: the probabilities are not finite numbers, .* \(--which\)$"):
+        jaxfood.evaluate([run], tiny_food / "valid", progress=False)
 
 
 def classes_of(images: Path, classes: tuple[str, ...], order: str = "name") -> tuple[list[int], tuple[str, ...]]:

@@ -15,7 +15,7 @@ from jaxfood.evaluation.measure import Evaluation
 from jaxfood.evaluation.mistakes import worth_a_look
 from jaxfood.evaluation.plots import classes_plot, confusion_plot, reliability_plot, runs_plot
 from jaxfood.evaluation.sheets import mistakes_sheet, suspects_sheet, uncertain_sheet
-from jaxfood.files import read_bytes, reason, remove, write_whole
+from jaxfood.files import read_bytes, reason, write_whole
 from jaxfood.places import entries, exists
 from jaxfood.report.figures import Figure
 
@@ -23,6 +23,7 @@ NUMBERS = "evaluation.json"
 PREDICTIONS = "predictions.csv"
 SUSPECTS = "suspected_labels.csv"
 REPORT = "report.html"
+_SUFFIXES = {".json", ".csv", ".html", ".png"}
 _DRAWN_BY_THE_PAGE = {"confusion", "reliability", "classes"}  # from the numbers, so that they can be hovered over
 
 
@@ -60,7 +61,7 @@ def write_evaluation(evaluation: Evaluation, out: Path, *, explain: int = 0, pro
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in sorted(set(_files_of(out) or ()) - set(files)):
-            remove(out / name)
+            (out / name).unlink(missing_ok=True)
         for name, png in pictures.items():
             write_whole(out / name, png)
         _write_table(out / PREDICTIONS, ("file", "truth", "answer", "probability"), _predictions(evaluation))
@@ -102,7 +103,8 @@ def _files_of(out: Path) -> list[str] | None:
     """What an evaluation wrote into a folder; None where none did."""
     try:
         told = json.loads(read_bytes(out / NUMBERS))
-        return [str(name) for name in told["files"] if Path(str(name)).name == str(name)]
+        # Whoever wrote the file: nothing above the folder or of another kind is taken for an evaluation's.
+        return [name for name in map(str, told["files"]) if Path(name).name == name and Path(name).suffix in _SUFFIXES]
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -114,6 +114,7 @@ def measure(
     readable = np.array([path not in answers.unreadable for path in listed.paths])
     index = listed.subset(readable)
     probabilities, by_run = answers.probabilities[readable], answers.by_run[:, readable]
+    _check_finite(expanded, by_run)
     # Decoded for the answers: this maps what lies in the cache.
     pictures = load_pictures(
         listed,
@@ -152,6 +153,15 @@ def measure(
         seen=seen,
         remarks=tuple(remarks),
     )
+
+
+def _check_finite(runs: Sequence[Path], by_run: np.ndarray) -> None:
+    broken = [run for run, own in zip(runs, by_run, strict=True) if not np.isfinite(own).all()]
+    if broken:
+        raise UserError(
+            f"{first_few(broken)}: the probabilities are not finite numbers, so the weights are broken: take another "
+            "checkpoint (--which)"
+        )
 
 
 def _remarks_on_files(listed: PictureIndex, answers: Answers, unreadable: dict[str, str]) -> list[str]:
