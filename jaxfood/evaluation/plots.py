@@ -51,7 +51,8 @@ def confusion_plot(evaluation: Evaluation) -> Figure:
         return picture.finished(
             "confusion",
             "Confusion matrix",
-            "Which classes are taken for which: rows are the truth, columns the answers, numbers are pictures."
+            "Which classes are taken for which: rows are the truth, columns the answers"
+            + (", numbers are pictures." if count <= _MOST_NUMBERED else f" ({count} classes in label order).")
             + (f" Most often: {mixed}." if mixed else ""),
             f"Matrix of {count} classes. " + (f"Most often mixed up: {mixed}." if mixed else "No mistakes."),
         )
@@ -91,9 +92,10 @@ def reliability_plot(evaluation: Evaluation) -> Figure:
             marker="o",
             color=_ORANGE,
             label="at its mean confidence",
+            clip_on=False,
         )
         upper.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
-        upper.legend(loc="upper left")
+        upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
         lower.bar(lows, [each.pictures for each in bins], width, align="edge", color="0.75", edgecolor="0.35")
         lower.set(xlabel="confidence: probability of the answer", ylabel="pictures")
         mean = float(evaluation.probabilities.max(axis=1).mean())
@@ -133,7 +135,7 @@ def classes_plot(evaluation: Evaluation) -> Figure:
             "Each class",
             "The classes by F1, the worst first. Precision: how many of the pictures answered so are so; recall: how "
             f"many of those that are so were answered so.{_left_out(evaluation, present)}",
-            f"Worst are {first_few([f'{each.name} (F1 {each.f1 or 0:.2f})' for each in shown])}.",
+            f"Worst are {first_few([f'{each.name} (F1 {each.f1 or 0:.2f})' for each in shown[:3]])}.",
         )
 
 
