@@ -10,6 +10,7 @@ from jaxfood.version import __version__
 COMMANDS = {  # the module of each
     "train": "jaxfood.train",
     "predict": "jaxfood.predict",
+    "evaluate": "jaxfood.evaluate",
     "preview": "jaxfood.preview",
     "landscape": "jaxfood.landscape.__main__",
     "convert": "jaxfood.convert",

@@ -19,8 +19,8 @@ def test_a_wide_character_takes_two_columns_and_an_accent_none() -> None:
 
 def test_latin_names_open_no_other_font(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    characters = labels._characters
-    monkeypatch.setattr(labels, "_characters", lambda path: opened.append(path) or characters(path))
+    drawn_by = labels._drawn_by
+    monkeypatch.setattr(labels, "_drawn_by", lambda path, names: opened.append(path) or drawn_by(path, names))
     fit_labels(["Crème brûlée", "борщ", "food…"], 30)
     assert len(opened) == 1
 
@@ -28,13 +28,12 @@ def test_latin_names_open_no_other_font(monkeypatch: pytest.MonkeyPatch) -> None
 def test_another_font_of_the_machine_draws_what_the_first_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.font_manager import fontManager
 
-    characters = labels._characters
     chosen = next(font for font in fontManager.ttflist if font.name == "STIXGeneral")
 
-    def has(path: str) -> set[str]:
-        return characters(path) | ({"湯"} if path == chosen.fname else set()) - {"麵"}
+    def has(path: str, characters: set[str]) -> set[str]:
+        return characters - {"湯", "麵"} | ({"湯"} if path == chosen.fname else set())
 
-    monkeypatch.setattr(labels, "_characters", has)
+    monkeypatch.setattr(labels, "_drawn_by", has)
     found = fit_labels(["6 湯麵"], 20)
     assert found.texts == ("6 湯□",)
     assert found.boxed == ("麵",)
@@ -50,4 +49,4 @@ def test_what_no_font_has_is_a_box_and_draws_without_a_warning(monkeypatch: pyte
 
 
 def test_a_font_that_is_gone_is_not_there() -> None:
-    assert labels._characters("/nowhere/font.ttf") == set()
+    assert labels._drawn_by("/nowhere/font.ttf", {"a"}) == set()

@@ -16,6 +16,7 @@ _NEEDED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillo
 _OPTIONAL = {  # and what for
     "torch": "PyTorch's .ckpt, .pt and .pth",
     "matplotlib": "pictures of lessons, landscape, preview",
+    "scikit-learn": "evaluate",
     "tensorboardX": "logging.tensorboard",
     "tensorflow-datasets": "data.source = tfds:NAME",
     "gcsfs": "gs:// buckets",

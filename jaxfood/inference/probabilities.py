@@ -41,12 +41,14 @@ class Answers:
         classes: the names of the classes in label order, or their numbers where the runs have no names.
         plain: the runs that answered by the plain view alone though others were asked for, as they were trained on it
             alone.
+        by_run: float32 [runs, N, num_classes], what each answers on its own; NaN as above.
     """
 
     probabilities: np.ndarray
     unreadable: Mapping[Path, str]
     classes: tuple[str, ...]
-    plain: tuple[str, ...] = ()
+    plain: tuple[str, ...]
+    by_run: np.ndarray
 
 
 def predict_probabilities(
@@ -114,8 +116,9 @@ def answer_pictures(
     mesh = make_mesh(device)
     row_of = {path: row for row, path in enumerate(index.paths)}
     total = np.zeros((len(index), len(classes)), np.float32)
+    by_run = np.full((len(loaded), *total.shape), np.nan, np.float32)
     unreadable: dict[Path, str] = {}
-    for model, variables, config in loaded:
+    for own, (model, variables, config) in zip(by_run, loaded, strict=True):
         pictures = load_pictures(
             index,
             config.data.image_size,
@@ -127,10 +130,11 @@ def answer_pictures(
         )
         rows = [row_of[path] for path in pictures.paths]
         views = tta if knows_views(config) else 0
-        total[rows] += _probabilities(model, variables, config, pictures, mesh, progress, views)
+        own[rows] = _probabilities(model, variables, config, pictures, mesh, progress, views)
+        total[rows] += own[rows]
         unreadable |= pictures.skipped
     total[[row_of[path] for path in unreadable]] = np.nan
-    return Answers(total / len(loaded), unreadable, classes, plain)
+    return Answers(total / len(loaded), unreadable, classes, plain, by_run)
 
 
 def answer_of_run(

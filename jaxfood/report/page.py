@@ -60,18 +60,9 @@ class Page:
     def figure(self, name: str, caption: str, size: tuple[float, float] = (8, 4.5)) -> Iterator["Figure"]:
         """A picture to draw on, `size` in inches, saved when the block ends."""
         import matplotlib
-        from cycler import cycler
         from matplotlib.figure import Figure
 
-        style: Any = {
-            "axes.prop_cycle": cycler(color=COLOURS, linestyle=LINES),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.alpha": 0.3,
-            "legend.frameon": False,
-        }
-        with matplotlib.rc_context(style):
+        with matplotlib.rc_context(plot_style()):
             figure = Figure(figsize=size, layout="constrained")
             yield figure
             file = f"{self._prefix}{name}.png"
@@ -84,6 +75,20 @@ class Page:
         write_whole(self.file, "\n\n".join(self._parts) + "\n")
         lines = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in _plain(numbers).items())
         write_whole(self._folder / f"{self._name}.json", "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def plot_style() -> Any:
+    """How pictures of a page look, for `matplotlib.rc_context`."""
+    from cycler import cycler
+
+    return {
+        "axes.prop_cycle": cycler(color=COLOURS, linestyle=LINES),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.3,
+        "legend.frameon": False,
+    }
 
 
 def escaped(name: object) -> str:

@@ -32,7 +32,11 @@ LOG = "log.txt"
 TENSORBOARD = "tensorboard"
 FORMAT_FILE = "run.json"
 FORMAT = 1  # of a run on disk: raise it when an older jaxfood could not read what this one writes
-_OWN = (CONFIG, CLASSES, PICTURES, TEACHERS, METRICS, LOG, TENSORBOARD, "landscape", CHECKPOINTS, FORMAT_FILE)
+EVALUATION = "evaluation"
+_OWN = (
+    *(CONFIG, CLASSES, PICTURES, TEACHERS, METRICS, LOG, TENSORBOARD, "landscape", EVALUATION),
+    *(CHECKPOINTS, FORMAT_FILE),
+)
 
 
 def is_run(workdir: Path) -> bool:
