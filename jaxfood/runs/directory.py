@@ -30,9 +30,12 @@ CLASSES = "classes.txt"
 METRICS = "metrics.jsonl"
 LOG = "log.txt"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"
+TRACKERS = "trackers.json"  # the ids under which Weights & Biases and MLflow have this run
 FORMAT_FILE = "run.json"
 FORMAT = 1  # of a run on disk: raise it when an older jaxfood could not read what this one writes
-_OWN = (CONFIG, CLASSES, PICTURES, TEACHERS, METRICS, LOG, TENSORBOARD, "landscape", CHECKPOINTS, FORMAT_FILE)
+_RECORDS = (METRICS, LOG, TENSORBOARD, WANDB, TRACKERS, "landscape")
+_OWN = (CONFIG, CLASSES, PICTURES, TEACHERS, *_RECORDS, CHECKPOINTS, FORMAT_FILE)
 
 
 def is_run(workdir: Path) -> bool:
