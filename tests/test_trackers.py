@@ -217,7 +217,8 @@ def test_tensorboard_that_is_asked_for_later_gets_the_earlier_epochs(tmp_path: P
 
 
 @pytest.fixture
-def wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The package, offline; its service ends at `teardown`."""
     wandb = pytest.importorskip("wandb", reason="an optional extra")
     for name in ("WANDB_API_KEY", "WANDB_PROJECT", "WANDB_ENTITY"):
         monkeypatch.delenv(name, raising=False)
@@ -225,23 +226,30 @@ def wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     wandb.teardown()
-    yield
+    yield wandb
     wandb.teardown()
 
 
 def offline_records(file: Path) -> Iterator[Any]:
+    """Its records: LevelDB's log format, blocks of 32 KiB of which the first begins with 7 bytes of wandb's."""
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(file))
-    while (content := store.scan_data()) is not None:
-        yield Record.FromString(content)
+    content, at, parts = file.read_bytes(), 7, b""
+    while at < len(content):
+        if 2**15 - at % 2**15 < 7:
+            at += 2**15 - at % 2**15
+            continue
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        parts += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(parts)
+            parts = b""
 
 
 @pytest.mark.slow
 def test_wandb_offline_and_gone_on_with_under_the_same_id(
-    wandb_offline: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wandb_offline: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logging, workdir = LoggingConfig(wandb=True), tmp_path / "runs" / "dinner"
     workdir.mkdir(parents=True)
@@ -250,6 +258,7 @@ def test_wandb_offline_and_gone_on_with_under_the_same_id(
     name = json.loads((workdir / "trackers.json").read_text())["wandb"]
     told(workdir, logging, (3,), step=6)
     assert json.loads((workdir / "trackers.json").read_text()) == {"wandb": name}
+    wandb_offline.teardown()  # what is still on its way is written
     files = sorted((workdir / "wandb").glob(f"offline-run-*/run-{name}.wandb"))
     written = [record for file in files for record in offline_records(file)]
     begun = [record.run for record in written if record.HasField("run")]
@@ -267,7 +276,7 @@ def test_wandb_offline_and_gone_on_with_under_the_same_id(
 
 @pytest.mark.slow
 def test_wandb_without_a_server_is_one_plain_line(
-    wandb_offline: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    wandb_offline: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
     with pytest.raises(
