@@ -2,6 +2,7 @@
 
 import argparse
 import ipaddress
+import os
 import socket
 from collections.abc import Sequence
 
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.say(f"open {_address(host, port)} in a browser; Ctrl-C ends it")
         config = uvicorn.Config(
             app,
+            log_config=None,  # errors go to standard error as everybody's do
             log_level="error",
             access_log=False,
             lifespan="off",
@@ -79,7 +81,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:  # a name that is none
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "no such name"
+        numbered = isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno
+        why = os.strerror(numbered) if numbered else "no such name or address"
         raise UserError(f"cannot listen at {host} port {port} ({why}): choose another --port or --host") from None
 
 

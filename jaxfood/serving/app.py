@@ -56,7 +56,7 @@ def make_app(answerer: "Answerer", title: str, allowed_hosts: Sequence[str] = ("
             answer = await to_thread.run_sync(answerer.answer, encoded, limiter=limiter)
         except DecodingError as error:
             raise Refusal(
-                400, "not_a_picture", f"this is no picture that can be read, but {error}", str(error)
+                400, "not_a_picture", f"this cannot be read as a picture: it is {error}", str(error)
             ) from None
         saliency = request.query_params.get("saliency", "true") != "false"
         body = await to_thread.run_sync(
@@ -117,7 +117,7 @@ async def _uploaded(request: Request) -> bytes:
     except ClientDisconnect:
         raise Refusal(400, "broken_off", "the upload broke off: send it again") from None
     if not encoded:
-        raise Refusal(400, "empty", "there is no picture in this: send the file as the body, or as the file of a form")
+        raise Refusal(400, "empty", "there is nothing in this: send a picture as the body, or as the file of a form")
     return encoded
 
 
