@@ -390,7 +390,7 @@ def test_the_page_in_a_browser(served: str, browser: Any, picture: Path, tmp_pat
     upload(picture)
     wait.until(lambda _: "%" in text("classes"))
     assert all(name in text("classes") for name in CLASSES)  # as text, the markup in one of them too
-    assert text("status").split(", ")[0] in CLASSES
+    assert browser.find_element(By.ID, "status").get_attribute("textContent").split(", ")[0] in CLASSES  # spoken
     shown = "return ['seen', 'map', 'preview'].map(id => document.getElementById(id).naturalWidth)"
     wait.until(lambda _: browser.execute_script(shown) == [32, 32, 44])
     assert faults(browser) == []
