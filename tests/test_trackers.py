@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +139,24 @@ def test_the_confusion_counts_pictures_and_no_padding() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("devices", "parallel"), [(1, "jit"), (2, "jit"), (2, "pmap")])  # 9 pictures: 2 are padded
 def test_the_confusion_is_that_of_the_best_epoch(
-    narrow: None, fakes: list[Fake], tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    narrow: None,
+    fakes: list[Fake],
+    tiny_config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    devices: int,
+    parallel: str,
 ) -> None:
     drawn = []
     monkeypatch.setattr(
         Confusion, "draw", lambda self, title: drawn.append(self.counts) or np.zeros((4, 4, 3), np.uint8)
     )
     config = changed(tiny_config, tensorboard=True)
+    config = replace(
+        config, device=replace(config.device, count=devices), train=replace(config.train, parallel=parallel)
+    )
     train_and_evaluate(config, tmp_path / "run")
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     accuracies = [0.0, *(each["valid_accuracy"] for each in records)]
@@ -155,8 +166,6 @@ def test_the_confusion_is_that_of_the_best_epoch(
 
 
 def changed(config: Config, **logging: bool) -> Config:
-    from dataclasses import replace
-
     return replace(config, logging=replace(config.logging, **logging))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -212,10 +213,14 @@ class Training:
         self.logbook.epoch(record, self.config.train.epochs, best=progress.stale == 0)
         self.sums = self._zero_sums(updates=True)
         loss = valid["loss"] if monitor == "valid_loss" else None
-        told = partial(self.logbook.metrics, record, confusion if progress.stale == 0 else None)
-        self._save(accuracy=valid["accuracy"], loss=loss, when_safe=told)
+        record_it = partial(self._record, record, confusion if progress.stale == 0 else None)
+        self._save(accuracy=valid["accuracy"], loss=loss, when_safe=record_it)
         if self.stop.reached(self.step) and not progress.is_over(self.config.train, self.step):
             self._interrupt()
+
+    def _record(self, record: dict[str, Any], confusion: Confusion | None) -> None:
+        with self.watch("trackers") if self.config.logging.tracks else nullcontext():
+            self.logbook.metrics(record, confusion)
 
     def _updates(self, epoch: int, start: int) -> None:
         """The epoch's updates from `start` on, saving inside it as asked for, or when the user wants to stop."""

@@ -35,7 +35,7 @@ class MLflow:
 
         self._client = _client_that_answers()
         try:
-            with _few_retries():
+            with _no_retries():
                 self._begin(run)
         except MlflowException as error:
             raise _unreachable(error) from error
@@ -111,7 +111,7 @@ def _client_that_answers() -> Any:
     from mlflow.tracking import MlflowClient
 
     try:
-        with _few_retries():
+        with _no_retries():
             client = MlflowClient()
             client.search_experiments(max_results=1)
     except (MlflowException, ImportError) as error:  # a database's driver may be missing
@@ -128,10 +128,10 @@ def _unreachable(error: object) -> UserError:
 
 
 @contextmanager
-def _few_retries() -> Iterator[None]:
-    """At the start a server that does not answer is said within seconds; MLflow would try for four minutes."""
+def _no_retries() -> Iterator[None]:
+    """At the start a server that does not answer is said at once; MLflow would try for four minutes."""
     before = os.environ.get(_RETRIES)
-    os.environ.setdefault(_RETRIES, "2")
+    os.environ.setdefault(_RETRIES, "0")
     try:
         yield
     finally:
