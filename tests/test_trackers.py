@@ -13,6 +13,7 @@ import pytest
 
 from jaxfood.config.sections import Config, LoggingConfig
 from jaxfood.errors import UserError
+from jaxfood.runs.directory import begin, write_config
 from jaxfood.train import train_and_evaluate
 from jaxfood.training.logbook import Confusion, Logbook, open_logbook
 from jaxfood.training.metrics import confusion_sums
@@ -167,6 +168,20 @@ def test_the_confusion_is_that_of_the_best_epoch(
 
 def changed(config: Config, **logging: bool) -> Config:
     return replace(config, logging=replace(config.logging, **logging))
+
+
+def test_a_run_that_replaces_another_begins_anew_in_the_trackers(tiny_config: Config, tmp_path: Path) -> None:
+    begin(tmp_path, CONFUSION.classes)
+    write_config(tmp_path, tiny_config)
+    Tracked(tmp_path).store("mlflow", "abc")
+    (tmp_path / "wandb").mkdir()
+    assert Tracked(tmp_path).stored("mlflow") == "abc"
+    begin(tmp_path, CONFUSION.classes, overwrite=True)
+    assert Tracked(tmp_path).stored("mlflow") == ""
+    assert not (tmp_path / "wandb").exists()
+    (tmp_path / "trackers.json").write_text("{")
+    with pytest.raises(UserError, match=r"trackers\.json is damaged: restore it, or remove it"):
+        Tracked(tmp_path).stored("mlflow")
 
 
 # TensorBoard.
