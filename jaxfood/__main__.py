@@ -11,6 +11,7 @@ COMMANDS = {  # the module of each
     "train": "jaxfood.train",
     "predict": "jaxfood.predict",
     "evaluate": "jaxfood.evaluate",
+    "serve": "jaxfood.serve",
     "preview": "jaxfood.preview",
     "landscape": "jaxfood.landscape.__main__",
     "convert": "jaxfood.convert",

@@ -49,6 +49,25 @@ def bounded(text: str, limit: int = MESSAGE_LIMIT) -> str:
     return f"{text[: limit - end]} [... {len(text) - limit:,} characters left out ...] {text[-end:]}"
 
 
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: Chinese, Japanese and Korean characters take two, accents none."""
+    return sum(map(_columns, text))
+
+
+def within_columns(text: str, width: int) -> str:
+    """A text of at most so many columns: a longer one ends in an ellipsis."""
+    if columns(text) <= width:
+        return text
+    end = next(end for end in range(len(text), -1, -1) if columns(text[:end]) < width)
+    return text[:end].rstrip() + "…"
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 1 + (unicodedata.east_asian_width(character) in "WF")
+
+
 def first_few(names: Iterable[object], few: int = 3) -> str:
     """The first few of many for a message, and how many there are beside them: "a, b, c and 75,747 more"."""
     names = names if isinstance(names, Sized) else list(names)

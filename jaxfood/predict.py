@@ -10,6 +10,7 @@ from jaxfood import cli
 from jaxfood.config.sections import DeviceConfig
 from jaxfood.errors import UserError, first_few, shown
 from jaxfood.files import is_remote
+from jaxfood.inference.answer_table import FEW, answer_table
 from jaxfood.inference.submission import ID_FORMS, describe_ids, make_ids, write_probabilities, write_submission
 from jaxfood.places import check_writable_file, is_folder
 
@@ -81,8 +82,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if answers.plain:
         cli.say(f"trained without augmentation, so answering by the plain view alone: {first_few(answers.plain, 10)}")
     categories = answers.probabilities.argmax(axis=1)
-    if answers.unreadable:
-        rows = {index.paths.index(path): reason for path, reason in answers.unreadable.items()}
+    rows = {index.paths.index(path): reason for path, reason in answers.unreadable.items()}
+    if len(index) <= FEW:
+        names = [path.name if len(index) == 1 else index.name(path) for path in index.paths]
+        for line in answer_table(names, answers.probabilities, answers.classes, rows):
+            cli.say(line)
+    if rows:
         named = [f"{index.name(index.paths[row])}, row {ids[row]}: {reason}" for row, reason in rows.items()]
         if arguments.strict:
             raise UserError(f"{len(rows)} pictures cannot be read ({first_few(named, 10)}): mend or remove them")

@@ -327,13 +327,15 @@ def test_help_spells_values_as_flags_take_them(capsys: pytest.CaptureFixture[str
 def test_the_command_line_loads_neither_jax_nor_torch(tmp_path: Path) -> None:
     program = """
         import sys
-        import jaxfood, jaxfood.train
-        try:
-            jaxfood.train.main(["--help"])
-        except SystemExit as left:
-            assert left.code == 0
+        import jaxfood, jaxfood.predict, jaxfood.serve, jaxfood.train
+        for command in (jaxfood.train, jaxfood.predict, jaxfood.serve):
+            try:
+                command.main(["--help"])
+            except SystemExit as left:
+                assert left.code == 0
         assert jaxfood.UserError and jaxfood.load_config("hw3")
         heavy = {"jax", "flax", "torch", "tensorboardX", "matplotlib", "tensorflow_datasets", "orbax", "numpy"}
+        heavy |= {"starlette", "uvicorn", "wandb", "mlflow"}
         print("loaded:", *sorted(heavy & sys.modules.keys()))
     """
     done = python("-c", textwrap.dedent(program), cwd=tmp_path)

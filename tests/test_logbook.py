@@ -11,7 +11,8 @@ import pytest
 from jaxfood.config.sections import LoggingConfig
 from jaxfood.errors import UserError
 from jaxfood.training import logbook
-from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, read_metrics
+from jaxfood.training.logbook import Logbook, Stopwatch, read_metrics
+from jaxfood.training.trackers.configured import check_trackers
 
 QUIET = LoggingConfig(progress=False)
 
@@ -101,7 +102,7 @@ def without_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tensorboard_is_optional(tmp_path: Path, without_tensorboard: None) -> None:
-    check_tensorboard(QUIET)
+    check_trackers(QUIET)
     book = Logbook(tmp_path, QUIET)
     book.metrics(record(1))
     book.close()
@@ -110,7 +111,7 @@ def test_tensorboard_is_optional(tmp_path: Path, without_tensorboard: None) -> N
 
 def test_tensorboard_that_is_not_installed_is_the_users_mistake(without_tensorboard: None) -> None:
     with pytest.raises(UserError, match=r"logging\.tensorboard = true needs tensorboardX: pip install 'jaxfood\["):
-        check_tensorboard(LoggingConfig(tensorboard=True))
+        check_trackers(LoggingConfig(tensorboard=True))
 
 
 def test_scalars_go_to_tensorboard_at_their_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +142,7 @@ def test_scalars_go_to_tensorboard_at_their_step(tmp_path: Path, monkeypatch: py
 
 def test_tensorboardx_writes_its_file(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason="an optional extra")
-    check_tensorboard(LoggingConfig(tensorboard=True))
+    check_trackers(LoggingConfig(tensorboard=True))
     book = Logbook(tmp_path, LoggingConfig(progress=False, tensorboard=True))
     book.metrics(record(1))
     book.close()

@@ -446,6 +446,7 @@ def test_pmap_and_parts_through_the_whole_loop(finished: tuple[Path, Config], tm
     assert parts["train_loss"] != pytest.approx(theirs["train_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_scalars(finished: tuple[Path, Config], tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     _, config = finished

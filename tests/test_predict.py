@@ -84,10 +84,23 @@ def test_one_row_for_each_picture_the_last_batch_of_one_included(run: Path, tiny
     assert {row[0]: int(row[1]) for row in table[1:]} == by_hand(run, tiny_food / "test")
 
 
-def test_a_single_picture(run: Path, tiny_food: Path, tmp_path: Path) -> None:
+def test_a_single_picture(run: Path, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "submission.csv"
     predict.main([str(run), "--images", str(tiny_food / "test" / "0003.jpg"), "--out", str(out)])
-    assert rows(out)[1:] == [["0003", str(by_hand(run, tiny_food / "test")["0003"])]]
+    label = by_hand(run, tiny_food / "test")["0003"]
+    assert rows(out)[1:] == [["0003", str(label)]]
+    header, line, *_ = capsys.readouterr().out.splitlines()  # a table too, as they are few
+    assert header.split() == ["picture", "1st", "2nd", "3rd"]
+    assert line.split()[0] == "0003.jpg"
+    assert line.split()[2] == str(label)
+
+
+def test_of_many_pictures_no_table(
+    run: Path, tiny_food: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(predict, "FEW", NUM_TEST - 1)
+    predict.main([str(run), "--images", str(tiny_food / "test"), "--out", str(tmp_path / "out.csv")])
+    assert "%" not in capsys.readouterr().out
 
 
 def test_ids_by_index_and_the_line_that_says_so(

@@ -230,6 +230,13 @@ class LoggingConfig(Section):
     section = "logging"
     progress: bool = setting(True, "show progress bars")
     tensorboard: bool = setting(False, "also write RUN/tensorboard (needs the extra: jaxfood[tensorboard])")
+    wandb: bool = setting(False, "also tell Weights & Biases (needs the extra: jaxfood[wandb])")
+    mlflow: bool = setting(False, "also tell MLflow (needs the extra: jaxfood[mlflow])")
+
+    @property
+    def tracks(self) -> bool:
+        """Whether any tracker is told."""
+        return self.tensorboard or self.wandb or self.mlflow
 
 
 @dataclass(frozen=True)

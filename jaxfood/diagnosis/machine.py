@@ -19,6 +19,9 @@ _OPTIONAL = {  # and what for
     "scikit-learn": "evaluate",
     "tensorboardX": "logging.tensorboard",
     "tensorflow-datasets": "data.source = tfds:NAME",
+    "starlette": "serve",
+    "wandb": "logging.wandb",
+    "mlflow-skinny": "logging.mlflow",
     "gcsfs": "gs:// buckets",
 }
 _PRODUCT_SIDE = 2048

@@ -1,10 +1,9 @@
 """Names as labels of pictures: in fonts that have their characters, and no longer than there is room."""
 
-import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from jaxfood.errors import printable
+from jaxfood.errors import printable, within_columns
 
 _NOT_THERE = "□"
 _DRAWS_NOTHING = "Last Resort"  # matplotlib's, which has a box for every character
@@ -29,18 +28,10 @@ def fit_labels(names: Iterable[object], width: int) -> Labels:
 
     Characters that matplotlib's own font lacks are taken from the machine's fonts; what none of them has is a box.
     """
-    texts = [_shortened(printable(name), width) for name in names]
+    texts = [within_columns(printable(name), width) for name in names]
     families, missing = _find_fonts({character for text in texts for character in text})
     boxed = str.maketrans(dict.fromkeys(missing, _NOT_THERE))
     return Labels(tuple(text.translate(boxed) for text in texts), families, tuple(sorted(missing)))
-
-
-def _shortened(text: str, width: int) -> str:
-    columns = [0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text]
-    if sum(columns) <= width:
-        return text
-    end = next(end for end in range(len(text), -1, -1) if sum(columns[:end]) < width)
-    return text[:end].rstrip() + "…"
 
 
 def _find_fonts(characters: set[str]) -> tuple[list[str], set[str]]:

@@ -30,13 +30,13 @@ CLASSES = "classes.txt"
 METRICS = "metrics.jsonl"
 LOG = "log.txt"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"
+TRACKERS = "trackers.json"  # the ids under which Weights & Biases and MLflow have this run
 FORMAT_FILE = "run.json"
 FORMAT = 1  # of a run on disk: raise it when an older jaxfood could not read what this one writes
 EVALUATION = "evaluation"
-_OWN = (
-    *(CONFIG, CLASSES, PICTURES, TEACHERS, METRICS, LOG, TENSORBOARD, "landscape", EVALUATION),
-    *(CHECKPOINTS, FORMAT_FILE),
-)
+_RECORDS = (METRICS, LOG, TENSORBOARD, WANDB, TRACKERS, "landscape", EVALUATION)
+_OWN = (CONFIG, CLASSES, PICTURES, TEACHERS, *_RECORDS, CHECKPOINTS, FORMAT_FILE)
 
 
 def is_run(workdir: Path) -> bool:

@@ -1,65 +1,38 @@
-"""What a run tells: lines on the terminal and in log.txt, metrics.jsonl, TensorBoard, the progress bar."""
+"""What a run tells: lines on the terminal and in log.txt, metrics.jsonl, trackers, the progress bar."""
 
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
+import numpy as np
 from tqdm import tqdm
 
 from jaxfood import processes
 from jaxfood.config.sections import LoggingConfig
 from jaxfood.errors import UserError, printable
-from jaxfood.extras import require
 from jaxfood.files import Lines, read_bytes, reason, write_whole
-from jaxfood.runs.directory import LOG, METRICS, TENSORBOARD
+from jaxfood.runs.directory import LOG, METRICS
 from jaxfood.training.failures import check_there
 from jaxfood.training.metrics import finite_or_none
-
-
-class Writer(Protocol):
-    """Where scalars go beside metrics.jsonl."""
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class NoWriter:
-    """Takes scalars and does nothing with them."""
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def check_tensorboard(logging: LoggingConfig) -> None:
-    """Check that TensorBoard can be written to if the configuration asks for it.
-
-    Raises:
-        UserError: tensorboardX is not installed.
-    """
-    if logging.tensorboard:
-        require("tensorboardX", "logging.tensorboard = true", extra="tensorboard")
-
-
-def make_writer(workdir: Path, logging: LoggingConfig, step: int) -> Writer:
-    """A TensorBoard writer that drops what an earlier attempt wrote after `step`, or one that does nothing."""
-    if not logging.tensorboard:
-        return NoWriter()
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(workdir / TENSORBOARD), purge_step=step + 1)
+from jaxfood.training.trackers.configured import open_trackers
+from jaxfood.training.trackers.writer import Outcome, Scalars, Tracked, TrackerError, Writer
 
 
 class Logbook:
     """The records of one run, going on from `step`."""
 
-    def __init__(self, workdir: Path, logging: LoggingConfig, step: int = 0, introduction: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        logging: LoggingConfig,
+        step: int = 0,
+        introduction: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         """Go on with the records of a run.
 
         Args:
@@ -67,8 +40,11 @@ class Logbook:
             logging: what is shown.
             step: what was recorded after it is dropped.
             introduction: lines that the terminal has shown already, for log.txt.
+            settings: the run's, for trackers: `section.field` and the value of each.
+
+        Raises:
+            UserError: a tracker cannot begin.
         """
-        self._writer = make_writer(workdir, logging, step)
         self._progress = logging.progress
         records, damaged = _parse_metrics(workdir / METRICS)
         kept = [record for record in records if record["step"] <= step]
@@ -79,6 +55,11 @@ class Logbook:
             self._log.add(printable(text))
         if damaged:
             self.line(f"{workdir / METRICS}: {damaged} lines were no records and are left out")
+        epochs = {record["step"]: _scalars(record) for record in kept}
+        self._writers = open_trackers(logging, Tracked(workdir, settings or {}, step, epochs, self.line))
+        self._draws = importlib.util.find_spec("matplotlib") is not None
+        if self._writers and not self._draws:
+            self.line("no confusion matrix for the trackers, as matplotlib is missing: pip install 'jaxfood[lessons]'")
 
     def line(self, text: str) -> None:
         """A line on standard output and in log.txt, whatever names stand in it."""
@@ -97,25 +78,36 @@ class Logbook:
             f"{record['seconds']:.1f} s, {record['images_per_second']:.0f} images/s{', new best' if best else ''}"
         )
 
-    def metrics(self, record: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl and TensorBoard's scalars, unless that step has them."""
+    def metrics(self, record: Mapping[str, Any], confusion: "Confusion | None" = None) -> None:
+        """A line of metrics.jsonl and the trackers' scalars, unless that step has them; for them the confusion too."""
         if record["step"] in self._recorded:
             return
         self._recorded.add(record["step"])
         record = finite_or_none(record)
         self._metrics.add(json.dumps(record, allow_nan=False))
         self._flush()
-        for name, value in record.items():
-            if name not in ("epoch", "step") and value is not None:
-                self._writer.add_scalar(name, value, record["step"])
+        step = record["step"]
+        self._tell(lambda writer: writer.add_scalars(_scalars(record), step))
+        if confusion is not None and self._writers and self._draws:
+            pixels = confusion.draw(f"validation after epoch {record['epoch']}: {record['valid_accuracy']:.1%}")
+            self._tell(lambda writer: writer.add_picture("confusion", pixels, step))
+
+    def _tell(self, what: Callable[[Writer], None]) -> None:
+        for writer in list(self._writers):
+            try:
+                what(writer)
+            except TrackerError as error:
+                self._writers.remove(writer)
+                self.line(f"{error}: going on without it; {METRICS} has all numbers")
 
     def bar(self, total: int, description: str, start: int = 0) -> "Bar":
         """A progress bar over the steps of an epoch."""
         return Bar(total, description, start, shown=self._progress)
 
-    def close(self) -> None:
+    def close(self, outcome: Outcome = "finished") -> None:
         self._flush()
-        self._writer.close()
+        self._tell(lambda writer: writer.close(outcome))
+        self._flush()
 
     def _flush(self) -> None:
         self._log.flush()
@@ -124,7 +116,11 @@ class Logbook:
 
 @contextmanager
 def open_logbook(
-    workdir: Path, logging: LoggingConfig, step: int, introduction: Sequence[str] = ()
+    workdir: Path,
+    logging: LoggingConfig,
+    step: int,
+    introduction: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator["Logbook"]:
     """That of the first process, which records for all; arguments as `Logbook`; closed at the end of a `with`.
 
@@ -132,7 +128,9 @@ def open_logbook(
         UserError: what it writes cannot be written, here and within the `with`.
     """
     try:
-        with closing(Logbook(workdir, logging, step, introduction) if processes.is_first() else NoLogbook()) as logbook:
+        first = processes.is_first()
+        logbook = Logbook(workdir, logging, step, introduction, settings) if first else NoLogbook()
+        with _closing(logbook):
             yield logbook
     except OSError as error:
         check_there(workdir)
@@ -140,6 +138,19 @@ def open_logbook(
             f"cannot write in {workdir} ({reason(error)}): mend that, then go on with --resume; the checkpoints that "
             "are there stand"
         ) from error
+
+
+@contextmanager
+def _closing(logbook: "Logbook") -> Iterator[None]:
+    outcome: Outcome = "failed"
+    try:
+        yield
+        outcome = "finished"
+    except KeyboardInterrupt:
+        outcome = "interrupted"
+        raise
+    finally:
+        logbook.close(outcome)
 
 
 class NoLogbook(Logbook):
@@ -151,11 +162,34 @@ class NoLogbook(Logbook):
     def line(self, text: str) -> None:
         pass
 
-    def metrics(self, record: Mapping[str, Any]) -> None:
+    def metrics(self, record: Mapping[str, Any], confusion: "Confusion | None" = None) -> None:
         pass
 
-    def close(self) -> None:
+    def close(self, outcome: Outcome = "finished") -> None:
         pass
+
+
+class Confusion(NamedTuple):
+    """How an evaluation went, class by class.
+
+    Attributes:
+        counts: pictures, [num_classes, num_classes]; rows are the truth, columns the answers.
+        classes: their names.
+    """
+
+    counts: np.ndarray
+    classes: Sequence[str]
+
+    def draw(self, title: str) -> np.ndarray:
+        """As a picture, uint8 [H, W, 3]."""
+        from jaxfood.report.confusion import draw_confusion
+
+        return draw_confusion(self.counts, self.classes, title)
+
+
+def _scalars(record: Mapping[str, Any]) -> Scalars:
+    """The numbers of an epoch's record that are there."""
+    return {name: value for name, value in record.items() if name not in ("epoch", "step") and value is not None}
 
 
 class Bar:

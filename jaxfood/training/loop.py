@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,7 +29,7 @@ from jaxfood.training.after_epoch import AfterEpoch
 from jaxfood.training.distillation import Teachers
 from jaxfood.training.failures import all_finite, check_there, not_finite
 from jaxfood.training.interrupt import StopRequest
-from jaxfood.training.logbook import Logbook, Stopwatch
+from jaxfood.training.logbook import Confusion, Logbook, Stopwatch
 from jaxfood.training.metrics import Sums, epoch_record, finite_or_none, read_means, zero_sums
 from jaxfood.training.saved import restore_state, save_state
 from jaxfood.training.state import TrainState
@@ -63,7 +64,7 @@ class Training:
             teachers: whose answers are targets beside the labels.
         """
         self.config, self.mesh, self.after_epoch, self.watch = config, mesh, after_epoch, watch
-        self.teachers = teachers
+        self.teachers, self.classes = teachers, splits.classes
         feed = partial(make_batches, mesh=mesh, by_device=takes_rows_by_device(config))
         self.train = feed(splits.train, parts=config.train.accumulate)
         self.unlabeled = None if splits.unlabeled is None else feed(splits.unlabeled, parts=config.train.accumulate)
@@ -175,7 +176,8 @@ class Training:
 
     def _zero_sums(self, *, updates: bool) -> Sums:
         unlabeled = updates and self.unlabeled is not None
-        return on_every_device(zero_sums(updates=updates, unlabeled=unlabeled), self.mesh)
+        confusion = self.config.model.num_classes if self.config.logging.tracks and not updates else 0
+        return on_every_device(zero_sums(updates=updates, unlabeled=unlabeled, confusion=confusion), self.mesh)
 
     def _epoch(self) -> None:
         """The rest of the epoch that `step` stands in, its evaluation and its checkpoint."""
@@ -188,7 +190,7 @@ class Training:
         if not math.isfinite(train["loss"]):
             raise self._not_finite(f"the training loss is {train['loss']}")
         with self.watch("validate"):
-            valid = self._evaluate()
+            valid, confusion = self._evaluate()
         if not math.isfinite(valid["loss"]):
             raise self._not_finite(f"the validation loss is {valid['loss']}")
         pictures = self.progress.num_train - inside * self.config.train.batch_size
@@ -211,9 +213,14 @@ class Training:
         self.logbook.epoch(record, self.config.train.epochs, best=progress.stale == 0)
         self.sums = self._zero_sums(updates=True)
         loss = valid["loss"] if monitor == "valid_loss" else None
-        self._save(accuracy=valid["accuracy"], loss=loss, when_safe=partial(self.logbook.metrics, record))
+        record_it = partial(self._record, record, confusion if progress.stale == 0 else None)
+        self._save(accuracy=valid["accuracy"], loss=loss, when_safe=record_it)
         if self.stop.reached(self.step) and not progress.is_over(self.config.train, self.step):
             self._interrupt()
+
+    def _record(self, record: dict[str, Any], confusion: Confusion | None) -> None:
+        with self.watch("trackers") if self.config.logging.tracks else nullcontext():
+            self.logbook.metrics(record, confusion)
 
     def _updates(self, epoch: int, start: int) -> None:
         """The epoch's updates from `start` on, saving inside it as asked for, or when the user wants to stop."""
@@ -233,14 +240,16 @@ class Training:
                     if stop:
                         self._interrupt()
 
-    def _evaluate(self) -> dict[str, float]:
+    def _evaluate(self) -> tuple[dict[str, float], Confusion | None]:
+        """The validation pictures' means; for trackers also how they were confused."""
         sums, batch_size = self._zero_sums(updates=False), self.config.train.part_size
         batches = self.valid.batches(np.arange(self.valid.size), batch_size)
         with self.logbook.bar(math.ceil(self.valid.size / batch_size), "validation") as bar:
             for done, batch in enumerate(batches, start=1):
                 sums = self._evaluation(self.state.evaluated, sums, batch)
                 bar.update(done, partial(read_means, sums))
-        return read_means(sums)
+        counts = sums.pop("confusion", None)
+        return read_means(sums), None if counts is None else Confusion(np.asarray(counts), self.classes)
 
     def _learning_rate(self) -> float:
         """That of the last update."""

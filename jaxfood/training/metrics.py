@@ -48,11 +48,23 @@ def means(sums: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def zero_sums(*, updates: bool, unlabeled: bool = False) -> Sums:
-    """Sums of nothing yet, for an epoch of updates (with unlabelled pictures or without) or for an evaluation."""
+def confusion_sums(logits: jax.Array, batch: Batch) -> jax.Array:
+    """Pictures of the batch, padding left out, by their label (rows) and the answer (columns): [C, C]."""
+    mask = jnp.asarray(batch.get("mask", jnp.ones(len(logits))), jnp.float32)
+    count = logits.shape[-1]
+    truth = jax.nn.one_hot(batch["label"], count) * (mask > 0)[:, None]
+    return truth.T @ jax.nn.one_hot(jnp.argmax(logits, axis=-1), count)
+
+
+def zero_sums(*, updates: bool, unlabeled: bool = False, confusion: int = 0) -> Sums:
+    """Sums of nothing yet, for an epoch of updates (with unlabelled pictures or without) or for an evaluation.
+
+    With `confusion`, a number of classes, the evaluation also counts its pictures by label and answer.
+    """
     names = ("loss", "weight", "correct", "count") + (("grad_norm", "updates") if updates else ())
     names += ("pseudo_labels", "unlabeled") if unlabeled else ()
-    return {name: jnp.zeros([]) for name in names}
+    sums = {name: jnp.zeros([]) for name in names}
+    return sums | {"confusion": jnp.zeros((confusion, confusion))} if confusion else sums
 
 
 def read_means(sums: Sums) -> dict[str, float]:

@@ -29,9 +29,10 @@ from jaxfood.training.distillation import Teachers, find_teachers, load_teachers
 from jaxfood.training.failures import enough_memory
 from jaxfood.training.initial import check_settings, initial
 from jaxfood.training.interrupt import StopRequest
-from jaxfood.training.logbook import Logbook, Stopwatch, check_tensorboard, open_logbook, read_metrics
+from jaxfood.training.logbook import Logbook, Stopwatch, open_logbook, read_metrics
 from jaxfood.training.loop import Training
 from jaxfood.training.pseudo_labels import check_unlabeled
+from jaxfood.training.trackers.configured import check_trackers
 from jaxfood.version import __version__
 
 _UNKNOWN_PICTURES = (
@@ -84,7 +85,8 @@ def train_in(
             if resume:  # only now: a run that cannot go on stays as it was
                 processes.by_first(when_ready)
                 processes.by_first(lambda: _go_on(workdir, config, splits))
-            with open_logbook(workdir, config.logging, training.step, lines) as logbook:
+            settings = dict(all_settings(config))
+            with open_logbook(workdir, config.logging, training.step, lines, settings) as logbook:
                 if training.step:
                     logbook.line(f"going on after step {training.step} of {training.total_steps}")
                 for line in schedule_changes(stored, config, training.step, training.total_steps):
@@ -96,7 +98,8 @@ def train_in(
 
 def _check_settings(workdir: Path, config: Config, *, resume: bool, overwrite: bool) -> Mesh:
     """What can be checked before any picture is read; the devices."""
-    check_tensorboard(config.logging)
+    if processes.is_first():
+        check_trackers(config.logging)
     if config.model.num_classes:
         check_class_weights(config.loss, config.model.num_classes)
     mesh = make_mesh(config.device)
@@ -201,7 +204,7 @@ def _complete_metrics(workdir: Path, config: Config, step: int, record: Mapping[
     has_line = record is None or any(each["step"] == record["step"] for each in read_metrics(workdir / run.METRICS))
     if record is None or all(processes.share("has it" if has_line else "")):
         return
-    with hold(workdir), open_logbook(workdir, config.logging, step) as logbook:
+    with hold(workdir), open_logbook(workdir, config.logging, step, settings=dict(all_settings(config))) as logbook:
         logbook.metrics(record)
 
 

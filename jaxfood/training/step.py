@@ -21,7 +21,7 @@ from jaxfood.model.network import Network
 from jaxfood.model.networks import predict_logits, to_float
 from jaxfood.optim.freeze import frozen_statistics, stop_frozen
 from jaxfood.optim.losses import Loss, distilled
-from jaxfood.training.metrics import Batch, Sums, batch_sums, means
+from jaxfood.training.metrics import Batch, Sums, batch_sums, confusion_sums, means
 from jaxfood.training.pseudo_labels import in_parts, pseudo_labelled, unlabeled_sums, with_unlabeled
 from jaxfood.training.state import TrainState
 
@@ -251,7 +251,10 @@ def add_evaluation(
     model: Network, loss: Loss, variables: Any, sums: Sums, batch: Batch, axis_name: str | None = None
 ) -> Sums:
     """The sums with those of this batch under the running statistics."""
-    new_sums = batch_sums(loss, predict_logits(model, variables, batch["image"]), batch)
+    logits = predict_logits(model, variables, batch["image"])
+    new_sums = batch_sums(loss, logits, batch)
+    if "confusion" in sums:
+        new_sums["confusion"] = confusion_sums(logits, batch)
     if axis_name is not None:
         new_sums = lax.psum(new_sums, axis_name)
     return jax.tree.map(jnp.add, sums, new_sums)

@@ -1,0 +1,1 @@
+"""A page to try runs on: a picture in the browser, the answer and where the network looked."""

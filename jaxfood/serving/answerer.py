@@ -1,0 +1,127 @@
+"""What runs answer for one picture, and where they looked."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxfood.config.sections import Config
+from jaxfood.data.decode import decode_bytes
+from jaxfood.inference.probabilities import common_classes
+from jaxfood.model.network import Network
+from jaxfood.model.networks import predict_logits, to_float
+from jaxfood.runs.directory import each_run, load_run
+
+_BLUR = 1 / 48  # of the side, the deviation of the Gaussian that smooths a saliency map: single pixels tell nothing
+_BRIGHTEST = 99.5  # percentile that is fully lit: a few pixels outshine all others
+
+
+class Answer(NamedTuple):
+    """What runs answer for a picture.
+
+    Attributes:
+        probabilities: float32 [num_classes], the mean over the runs.
+        seen: uint8 [S, S, 3], the picture as the network with the largest image size sees it.
+        saliency: float32 [S, S] in [0, 1], how much each pixel moves the logit of the likeliest class; the mean over
+            the runs.
+    """
+
+    probabilities: np.ndarray
+    seen: np.ndarray
+    saliency: np.ndarray
+
+    @property
+    def label(self) -> int:
+        """The likeliest class."""
+        return int(self.probabilities.argmax())
+
+
+class _Run(NamedTuple):
+    model: Network
+    variables: Any
+    config: Config
+
+    def decode(self, encoded: bytes) -> np.ndarray:
+        data = self.config.data
+        return decode_bytes(encoded, data.image_size, exif_orientation=data.exif_orientation, resize=data.resize)
+
+
+class Answerer:
+    """Runs that answer together, loaded and compiled once. Its methods may be called by several threads at a time."""
+
+    def __init__(self, runs: Sequence[str | Path], which: str | int = "best") -> None:
+        """Load and compile.
+
+        Args:
+            runs: work directories of runs of the same classes; one of folds stands for all its folds.
+            which: the checkpoint of each run: "best", "last" or a step.
+
+        Raises:
+            UserError: no such run or checkpoint, or runs of different classes.
+        """
+        paths = each_run(runs)
+        self.classes = common_classes(paths)
+        device = jax.devices()[0]
+        loaded = [_Run(*load_run(path, which)) for path in paths]
+        self._runs = [run._replace(variables=jax.device_put(run.variables, device)) for run in loaded]
+        self._programs = {run.model: _compiled(run.model) for run in self._runs}
+        self._answer([np.zeros((run.config.data.image_size,) * 2 + (3,), np.uint8) for run in self._runs])
+
+    def answer(self, encoded: bytes) -> Answer:
+        """The answer for a picture file's content.
+
+        Raises:
+            DecodingError: it is no picture; the text says what it is.
+        """
+        return self._answer([run.decode(encoded) for run in self._runs])
+
+    def _answer(self, pictures: Sequence[np.ndarray]) -> Answer:
+        """That for one picture, in each run's size."""
+        answers = []
+        for run, picture in zip(self._runs, pictures, strict=True):
+            probabilities, _ = self._programs[run.model]
+            answers.append(np.asarray(probabilities(run.variables, picture)))
+        mean = np.mean(answers, axis=0)
+        label = np.int32(mean.argmax())
+        seen = max(pictures, key=len)
+        maps = []
+        for run, picture in zip(self._runs, pictures, strict=True):
+            _, gradient = self._programs[run.model]
+            maps.append(_saliency(np.asarray(gradient(run.variables, picture, label)), len(seen)))
+        return Answer(mean, seen, np.mean(maps, axis=0))
+
+
+def _compiled(model: Network) -> tuple[Any, Any]:
+    return jax.jit(partial(_probabilities, model)), jax.jit(partial(_gradient, model))
+
+
+def _probabilities(model: Network, variables: Any, picture: jax.Array) -> jax.Array:
+    """`[num_classes]` of a picture, uint8 `[S, S, 3]`."""
+    return jax.nn.softmax(predict_logits(model, variables, picture[None])[0])
+
+
+def _gradient(model: Network, variables: Any, picture: jax.Array, label: jax.Array) -> jax.Array:
+    """The gradient of a class's logit, `[S, S, 3]`, by the picture in [0, 1]."""
+    return jax.grad(lambda image: predict_logits(model, variables, image[None])[0, label])(to_float(picture))
+
+
+def _saliency(gradient: np.ndarray, size: int) -> np.ndarray:
+    """Absolute values of a gradient `[S, S, 3]`, the largest of the colours, smoothed: `[size, size]` in [0, 1].
+
+    Simonyan et al. 2014, "Deep inside convolutional networks", https://arxiv.org/abs/1312.6034.
+    """
+    strength = np.abs(gradient).max(axis=-1)
+    image = Image.fromarray((strength / max(strength.max(), 1e-30)).astype(np.float32))
+    image = image.resize((size, size), Image.Resampling.BILINEAR)
+    smooth = _blurred(np.asarray(image), size * _BLUR)
+    return np.clip(smooth / max(np.percentile(smooth, _BRIGHTEST), 1e-30), 0, 1).astype(np.float32)
+
+
+def _blurred(values: np.ndarray, deviation: float) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(values, deviation)
