@@ -8,13 +8,12 @@ from jaxfood.errors import first_few
 from jaxfood.evaluation.drawing import drawing
 from jaxfood.evaluation.measure import Evaluation
 from jaxfood.evaluation.scores import ClassScore
+from jaxfood.report.confusion import MOST_NUMBERED, confusion_size, draw_confusion
 from jaxfood.report.figures import Figure
 from jaxfood.report.labels import fit_labels
 from jaxfood.report.page import COLOURS
 
 _NAME_COLUMNS = 26  # characters of a class name beside a plot
-_MOST_NUMBERED = 25  # classes whose confusions are written out
-_MOST_NAMED = 120  # classes whose names stand beside the matrix
 _MOST_BARS = 60  # classes that are drawn one by one
 _BLUE, _ORANGE, _GREEN = COLOURS[:3]
 
@@ -26,33 +25,15 @@ def missing_characters(names: Sequence[str]) -> tuple[str, ...]:
 
 def confusion_plot(evaluation: Evaluation) -> Figure:
     """Rows: truth, columns: answers; the colour is the share of the row, so that rare classes show too."""
-    confusion, count = evaluation.scores.confusion, len(evaluation.classes)
-    support = confusion.sum(axis=1, keepdims=True)
-    shares = np.divide(confusion, support, out=np.zeros(confusion.shape), where=support > 0)
-    names = fit_labels(evaluation.classes, _NAME_COLUMNS)
-    cell = 0.44 if count <= _MOST_NUMBERED else 0.16 if count <= _MOST_NAMED else 9 / count
-    side = max(2.0, cell * count)
-    with drawing((side + 3.2, side + 2.4)) as picture:
-        axes = picture.canvas.subplots()
-        axes.grid(visible=False)
-        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        if count <= _MOST_NAMED:
-            size = 9 if count <= _MOST_NUMBERED else 6
-            axes.set_yticks(range(count), names.texts, fontfamily=names.families, fontsize=size, parse_math=False)
-            axes.set_xticks(range(count), names.texts, fontfamily=names.families, fontsize=size, parse_math=False)
-            axes.tick_params(axis="x", labelrotation=90)
-        if count <= _MOST_NUMBERED:
-            for row, column in zip(*np.nonzero(confusion), strict=True):
-                colour = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, confusion[row, column], ha="center", va="center", fontsize=8, color=colour)
-        axes.set(xlabel="answer", ylabel="truth")
-        picture.canvas.colorbar(image, ax=axes, shrink=0.7, label="share of the pictures of the class")
+    count = len(evaluation.classes)
+    with drawing(confusion_size(count)) as picture:
+        draw_confusion(picture.canvas, evaluation.scores.confusion, evaluation.classes)
         mixed = _most_mixed(evaluation)
         return picture.finished(
             "confusion",
             "Confusion matrix",
             "Which classes are taken for which: rows are the truth, columns the answers"
-            + (", numbers are pictures." if count <= _MOST_NUMBERED else f" ({count} classes in label order).")
+            + (", numbers are pictures." if count <= MOST_NUMBERED else f" ({count} classes in label order).")
             + (f" Most often: {mixed}." if mixed else ""),
             f"Matrix of {count} classes. " + (f"Most often mixed up: {mixed}." if mixed else "No mistakes."),
         )

@@ -182,9 +182,9 @@ class Confusion(NamedTuple):
 
     def draw(self, title: str) -> np.ndarray:
         """As a picture, uint8 [H, W, 3]."""
-        from jaxfood.report.confusion import draw_confusion
+        from jaxfood.report.confusion import confusion_pixels
 
-        return draw_confusion(self.counts, self.classes, title)
+        return confusion_pixels(self.counts, self.classes, title)
 
 
 def _scalars(record: Mapping[str, Any]) -> Scalars:

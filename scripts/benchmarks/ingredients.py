@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from measuring import alone, machine, print_table, versions
-from scipy.stats import binomtest
 
 from jaxfood import Config, cli
 from jaxfood.config import loading
+from jaxfood.evaluation.comparison import compare
 
 RECIPE: Mapping[str, Any] = {
     "data.source": "folder",
@@ -168,13 +168,10 @@ def rows(results: Mapping[str, Sequence[Result]]) -> list[tuple[object, ...]]:
 def chance(found: Sequence[Result], recipe: Sequence[Result]) -> float:
     """McNemar's exact test over all seeds' answers: the chance of a difference as large between equally good ones.
 
-    McNemar 1947, https://doi.org/10.1007/BF02295996. The pictures are the same for every seed, so that it is a little
-    too sure where there are several.
+    The pictures are the same for every seed, so that it is a little too sure where there are several.
     """
-    pairs = np.array([(each.right, other.right) for each, other in zip(found, recipe, strict=True)])
-    gained = int(np.sum(pairs[:, 0] & ~pairs[:, 1]))
-    lost = int(np.sum(~pairs[:, 0] & pairs[:, 1]))
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    first, this = (np.concatenate([each.right for each in results]).astype(bool) for results in (recipe, found))
+    return compare(first, this).p_value
 
 
 if __name__ == "__main__":
