@@ -30,9 +30,11 @@ CLASSES = "classes.txt"
 METRICS = "metrics.jsonl"
 LOG = "log.txt"
 TENSORBOARD = "tensorboard"
+LANDSCAPE = "landscape"
+REPORT = "report.html"
 FORMAT_FILE = "run.json"
 FORMAT = 1  # of a run on disk: raise it when an older jaxfood could not read what this one writes
-_OWN = (CONFIG, CLASSES, PICTURES, TEACHERS, METRICS, LOG, TENSORBOARD, "landscape", CHECKPOINTS, FORMAT_FILE)
+_OWN = (CONFIG, CLASSES, PICTURES, TEACHERS, METRICS, LOG, TENSORBOARD, LANDSCAPE, REPORT, CHECKPOINTS, FORMAT_FILE)
 
 
 def is_run(workdir: Path) -> bool:

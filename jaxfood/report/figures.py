@@ -1,0 +1,22 @@
+"""A picture of a report, with its words."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of a report, with its words.
+
+    Attributes:
+        name: file name without suffix, unique in a report.
+        title: a few words above it.
+        caption: what is to be seen, below it.
+        png: the file's content.
+        alt: what it shows, for whoever cannot see it; empty: the title is read.
+    """
+
+    name: str
+    title: str
+    caption: str
+    png: bytes
+    alt: str = ""
