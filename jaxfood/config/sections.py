@@ -230,6 +230,9 @@ class LoggingConfig(Section):
     section = "logging"
     progress: bool = setting(True, "show progress bars")
     tensorboard: bool = setting(False, "also write RUN/tensorboard (needs the extra: jaxfood[tensorboard])")
+    report: bool = setting(
+        False, "write RUN/report.html after each epoch: the run in a browser, refreshing itself until it is trained"
+    )
 
 
 @dataclass(frozen=True)

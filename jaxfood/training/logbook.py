@@ -74,6 +74,7 @@ class Logbook:
         kept = [record for record in records if record["step"] <= step]
         write_whole(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         self._recorded = {record["step"] for record in kept}
+        self.after_record: Callable[[], None] = lambda: None  # called when a line of metrics.jsonl is written
         self._log, self._metrics = Lines(workdir / LOG), Lines(workdir / METRICS)
         for text in introduction:
             self._log.add(printable(text))
@@ -108,6 +109,7 @@ class Logbook:
         for name, value in record.items():
             if name not in ("epoch", "step") and value is not None:
                 self._writer.add_scalar(name, value, record["step"])
+        self.after_record()
 
     def bar(self, total: int, description: str, start: int = 0) -> "Bar":
         """A progress bar over the steps of an epoch."""
