@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxfood.report.html.curves import placeholders
+from jaxfood.report.html.lists import others, remarks
 from jaxfood.report.html.markup import Cell, Html, join, labelled, name, scrolling, section, table, tag, word
 from jaxfood.report.html.numbers import NOTHING, decimals, number, percent, plain, rounded
 from jaxfood.report.html.training import share_bar, tile, tiles
@@ -20,7 +21,6 @@ _SHOWN = {
     "confusion",
     "reliability",
 }
-_MOST_ROWS = 50  # of a table of numbers that are not known here
 _MOST_CONFUSED = 8
 _LEVELS = 10  # shades of the confusion matrix, beside none
 
@@ -29,7 +29,7 @@ def evaluation(result: Mapping[str, Any]) -> tuple[Html, list[dict[str, Any]]]:
     """All that evaluation.json holds: its place on the page, and what the script draws there."""
     classes: Sequence[Mapping[str, Any]] = result.get("classes") or ()
     names = [str(each.get("name", label)) for label, each in enumerate(classes)]
-    parts: list[object] = [_scores(result)]
+    parts: list[object] = [_scores(result), remarks(result)]
     if classes:
         parts += [word("classes", element="h3"), word("how_classes", element="p", class_="how"), _classes(classes)]
     if confusion := result.get("confusion"):
@@ -39,7 +39,7 @@ def evaluation(result: Mapping[str, Any]) -> tuple[Html, list[dict[str, Any]]]:
         charts.append(_reliability_chart(bins))
         parts.append(word("how_reliability", element="p", class_="how"))
         parts.append(tag("div", placeholders(charts, ("reliability",)), _reliability(bins), class_="beside"))
-    parts += _others(result)
+    parts += others(result, _SHOWN)
     return section("evaluation", "evaluation", *parts), charts
 
 
@@ -148,43 +148,3 @@ def _reliability(bins: Sequence[Mapping[str, Any]]) -> Html:
         for each in bins
     ]
     return table("reliability", [word(key) for key in ("bin", "pictures", "confidence", "accuracy")], rows)
-
-
-def _others(result: Mapping[str, Any]) -> Iterator[Html]:
-    """What is not known here, by its own names, so that nothing of evaluation.json is missing."""
-    others = {key: value for key, value in result.items() if key not in _SHOWN}
-    single = dict(_single(others))
-    if single:
-        yield word("more_numbers", element="h3")
-        told = [(name(key), name(_shown(value))) for key, value in single.items()]
-        yield table("more_numbers", (word("key"), word("value")), told, class_="left")
-    for key, value in others.items():
-        if _is_table(value):
-            columns = list(dict.fromkeys(column for row in value for column in row if not _is_nested(row[column])))
-            rows = [[name(_shown(row.get(column))) for column in columns] for row in value[:_MOST_ROWS]]
-            yield tag("h3", name(key.replace("_", " ")))
-            yield table("more_numbers", [name(column.replace("_", " ")) for column in columns], rows)
-
-
-def _single(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _single(value, f"{prefix}{key}.")
-        elif not _is_nested(value):
-            yield f"{prefix}{key}", value
-        elif value and all(not _is_nested(each) for each in value):
-            yield f"{prefix}{key}", ", ".join(_shown(each) for each in value[:_MOST_ROWS])
-
-
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, Mapping | list | tuple)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(row, Mapping) for row in value)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return NOTHING
-    return number(value, 5) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -63,6 +64,11 @@ def _attribute(key: str, value: object) -> str:
 def name(value: object, **attributes: object) -> Html:
     """A name that a user gave, whose direction of writing changes nothing around it."""
     return tag("bdi", str(value), **attributes)
+
+
+def code(dotted: str) -> Html:
+    """A setting or a key, which may be broken where its words end."""
+    return tag("code", Html(re.sub(r"(?<=[._])(?=\w)", "<wbr>", escaped(dotted))))
 
 
 def word(key: str, *values: object, element: str = "span", **attributes: object) -> Html:

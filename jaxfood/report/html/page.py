@@ -146,7 +146,7 @@ def _remarks(runs: Sequence[RunRecord]) -> Html | None:
 
 
 def _with_its_size(head: Html, page: Sequence[Html], scripts: Sequence[Html]) -> str:
-    """The page with the size of its file at its end, which that changes itself."""
+    """The page with the size of its file at its end."""
     viewer = tag(
         "dialog",
         word("close", element="button", type="button", id="close"),
@@ -154,15 +154,13 @@ def _with_its_size(head: Html, page: Sequence[Html], scripts: Sequence[Html]) ->
         id="viewer",
         **labelled("figures"),
     )
-
-    def whole(told: str) -> str:
-        footer = tag("footer", word("size", told, element="p"), _symbol())
-        return "<!doctype html>\n" + tag("html", head, tag("body", page, footer, viewer, scripts), lang="en") + "\n"
-
-    told = size(len(whole("").encode()))
+    opened = f'<!doctype html>\n<html lang="en">{head}<body>{join(page)}'
+    closed = f"{_symbol()}{viewer}{join(scripts)}</body></html>\n"
+    around, told = len(opened.encode()) + len(closed.encode()), ""
     for _ in range(3):  # the number that is told takes place itself
-        told = size(len(whole(told).encode()))
-    return whole(told)
+        footer = tag("footer", word("size", told, element="p"))
+        told = size(around + len(footer.encode()))
+    return opened + tag("footer", word("size", told, element="p")) + closed
 
 
 def _symbol() -> Html:

@@ -20,7 +20,7 @@ def figures(shown: Sequence[Figure]) -> Html:
 
 
 def _figure(heading: Html | None, shown: Figure, caption: Html | None = None) -> Html:
-    picture = tag("img", src=_as_data(shown.png), alt=shown.alt or shown.title, loading="lazy", decoding="async")
+    picture = tag("img", src=_as_data(shown.png), alt=shown.alt or shown.title, decoding="async")
     button = tag("button", picture, type="button", class_="enlarge", **labelled("enlarge", shown.alt or shown.title))
     below = caption or (tag("figcaption", name(shown.caption)) if shown.caption else None)
     return tag("figure", heading, button, below)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxfood.config.sections import Config
-from jaxfood.report.html.markup import Cell, Html, join, name, section, table, tag, word
+from jaxfood.report.html.markup import Cell, Html, code, join, name, section, table, word
 from jaxfood.report.html.numbers import NOTHING
 from jaxfood.report.html.records import RunRecord
 
@@ -18,9 +18,9 @@ def settings(runs: Sequence[RunRecord]) -> Html:
     keys = list(dict.fromkeys(key for each in changed for key in each))
     if not keys:
         return section("settings", "settings", word("all_default", element="p"))
-    values = [_all(run.config) for run in runs]
+    values, defaults = [_all(run.config) for run in runs], [_defaults(run.config) for run in runs]
     order = list(dict.fromkeys(key for each in values for key in each))
-    rows = [_row(key, values, [_defaults(run.config) for run in runs]) for key in sorted(keys, key=order.index)]
+    rows = [_row(key, values, defaults) for key in sorted(keys, key=order.index)]
     columns = [word("value")] if len(runs) == 1 else [name(run.name) for run in runs]
     how = word("how_settings" if len(runs) == 1 else "how_settings_compared", element="p", class_="how")
     head = [word("setting"), *columns, word("default")]
@@ -58,7 +58,7 @@ def _row(key: str, values: Sequence[dict[str, Any]], defaults: Sequence[dict[str
     differs = len({_shown(value) for value in own}) > 1
     mark = (" ", word("differs", element="em", class_="differs")) if differs else ()
     cells = [Cell(name(_shown(value)), class_="differs" if differs else None) for value in own]
-    return [join((tag("code", key), *mark)), *cells, name(" / ".join(told))]
+    return [join((code(key), *mark)), *cells, name(" / ".join(told))]
 
 
 def _shown(value: Any) -> str:

@@ -156,17 +156,19 @@ def time(runs: Sequence[RunRecord], so_far: Mapping[str, float] | None) -> tuple
         so_far: seconds of each kind of work in the process that is training now.
     """
     charts = time_charts(runs)
-    parts: list[object] = [word("time_split", element="h3")]
-    told = False
+    told = []
     for run in runs:
-        seconds = so_far or run.log.seconds
-        if seconds:
-            told = True
-            parts += [tag("h4", name(run.name)) if len(runs) > 1 else None]
-            parts += [word("time_so_far", element="p", class_="how") if so_far else None, _split(seconds)]
+        if seconds := so_far or run.log.seconds:
+            title = tag("h4", name(run.name)) if len(runs) > 1 else None
+            told.append(tag("div", title, _split(seconds)))
+    parts = [word("time_split", element="h3")]
     if not told:
         parts.append(word("time_unknown", element="p", class_="how"))
-    return section("time", "time", *parts, placeholders(charts, tuple(ENGLISH))), charts
+    elif so_far:
+        parts.append(word("time_so_far", element="p", class_="how"))
+    return section(
+        "time", "time", *parts, tag("div", told, class_="splits"), placeholders(charts, tuple(ENGLISH))
+    ), charts
 
 
 def _split(seconds: Mapping[str, float]) -> Html:

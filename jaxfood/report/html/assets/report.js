@@ -160,7 +160,8 @@
     }
 
     label(series) {
-      return [series.name && isolated(series.name), say(series.word)].filter(Boolean).join(" · ");
+      const isNamed = series.name && series.word === this.spec.id; // the heading says the word
+      return [series.name && isolated(series.name), !isNamed && say(series.word)].filter(Boolean).join(" · ");
     }
 
     makeLegend() {
