@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jaxfood.config.sections import Config
+from jaxfood.config.sections import Config, DataConfig
 from jaxfood.errors import UserError
 from jaxfood.files import read_bytes, reason
 from jaxfood.places import entries, is_file
@@ -193,7 +193,7 @@ def _parameters_of(config: Config) -> int:
 
 def count_parameters(config: Config) -> int:
     """How many numbers a network learns; nothing is computed."""
-    return _parameters_of(Config(data=config.data, model=config.model))
+    return _parameters_of(Config(data=DataConfig(image_size=config.data.image_size), model=config.model))
 
 
 def _made_by(workdir: Path) -> str:

@@ -3,7 +3,6 @@
 
 WORDS: dict[str, tuple[str, str]] = {
     # The frame.
-    "report": ("Report", "报告"),
     "report_of": ("Training report: {0}", "训练报告：{0}"),
     "compared": ("{0} runs compared", "{0} 次训练的比较"),
     "skip": ("Skip to the content", "跳到正文"),
@@ -240,14 +239,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "default": ("Default", "默认值"),
     "differs": ("differs", "不同"),
     "system": ("System and versions", "系统与版本"),
-    "started": ("Start", "启动"),
     "data": ("Data", "数据"),
     "data_of_run": (
         "{0} training and {1} validation pictures of {2} classes, {3} px",
         "训练图片 {0} 张，验证图片 {1} 张，共 {2} 类，{3} 像素",
     ),
     "devices": ("Devices", "设备"),
-    "directory": ("Directory", "目录"),
     "report_by": ("This report was written by", "本报告的生成环境"),
     "package": ("Program", "程序"),
     "version": ("Version", "版本"),
