@@ -337,3 +337,43 @@ def test_a_training_refreshes_its_page_until_it_has_ended(tmp_path: Path) -> Non
     assert page.data("report-data")["refresh"] == 0
     assert not [each for each in page.all("meta") if each.get("http-equiv") == "refresh"]
     assert "not finished: 4 of 9 epochs" in page.text
+
+
+# Colours.
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2's relative luminance."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_texts_and_curves_stand_out(theme: int) -> None:
+    """WCAG 2 AA: 4.5 to 1 for texts, 3 to 1 for what else is to be told apart."""
+    css = (resources.files("jaxfood.report.html") / "assets" / "report.css").read_text(encoding="utf-8")
+    pairs = re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", css)
+    colours = {name: pair[theme] for name, *pair in pairs}
+    for text, behind in (
+        ("text", "page"),
+        ("quiet", "page"),
+        ("text", "mark"),
+        ("quiet", "panel"),
+        ("accent", "panel"),
+    ):
+        assert contrast(colours[text], colours[behind]) >= 4.5, (text, behind)
+    for name in ("control", *(f"run{number}" for number in range(7))):
+        assert contrast(colours[name], colours["panel"]) >= 3, name
+    shades = re.findall(r"\.shade(\d+) \{ background: light-dark\((#\w+), (#\w+)\);(?: color: (.*?);)? \}", css)
+    assert [int(level) for level, *_ in shades] == list(range(11))
+    for level, *behind, text in shades:
+        own = re.findall(r"#\w{6}", text)
+        colour = own[theme] if own else colours["quiet" if "quiet" in text else "text"]
+        assert contrast(colour, behind[theme]) >= 4.5, level
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)

@@ -114,7 +114,7 @@ def section(identifier: str, title: str, *children: object) -> Html:
 
 def scrolling(label: dict[str, object], child: Html) -> Html:
     """What may be wider than a phone, and scrolls inside itself, by the keyboard too."""
-    return tag("div", child, class_="scroll", tabindex="0", role="region", **label)
+    return tag("div", child, class_="scroll", tabindex="0", role="group", **label)
 
 
 def table(

@@ -59,5 +59,5 @@ def _log(run: RunRecord, place: int) -> Html:
     else:
         heading = word("log", run.name)
     content = Html("\n".join(map(escaped, lines[-_MOST_LINES:])))
-    text = tag("pre", content, tabindex="0", role="region", **labelled("log", run.name))
+    text = tag("pre", content, tabindex="0", role="group", **labelled("log", run.name))
     return tag("details", tag("summary", heading), text, id=f"log-{place}")

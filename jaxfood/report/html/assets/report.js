@@ -430,7 +430,7 @@
       make("tr", {}, ...columns.map((key) => make("td", {}, shown(run.columns[key][row], "number")))),
     );
     const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
-    const scroll = make("div", { className: "scroll tall", tabIndex: 0, role: "region" }, table);
+    const scroll = make("div", { className: "scroll tall", tabIndex: 0, role: "group" }, table);
     scroll.setAttribute("aria-label", say("all_values", run.name));
     place.replaceChildren(scroll);
     details.classList.add("filled");
