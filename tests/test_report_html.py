@@ -315,6 +315,14 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     assert "landscape" not in page.sections
 
 
+def test_an_evaluation_of_the_least_that_it_can_hold(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    assert "0.0 %" in report(tmp_path, run, evaluation={"accuracy": 0.0}).text
+    page = report(tmp_path, run, evaluation={"accuracy": 1.0, "confusion": [[1]], "reliability": []})
+    assert "No picture was answered wrongly." in page.text
+    assert len([each for each in page.all("td") if "data-share" in each]) == 1
+
+
 def test_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a run"):
         write_report(tmp_path / "report.html", [tmp_path])

@@ -33,6 +33,7 @@ def evaluation(result: Mapping[str, Any]) -> tuple[Html, list[dict[str, Any]]]:
     if classes:
         parts += [word("classes", element="h3"), word("how_classes", element="p", class_="how"), _classes(classes)]
     if confusion := result.get("confusion"):
+        names += [str(label) for label in range(len(names), len(confusion))]  # where only numbers are known
         parts += [word("confused", element="h3"), _most_confused(confusion, names), *_confusion(confusion, names)]
     charts = []
     if bins := result.get("reliability"):
