@@ -89,6 +89,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Page:
     return report(folder, run, evaluation=evaluation(), figures=figures())
 
 
+@pytest.mark.smoke
 def test_its_parts_and_their_order(full: Page) -> None:
     parts = ["summary", "evaluation", "figures", "training", "time", "landscape", "settings", "system"]
     assert full.sections == parts
