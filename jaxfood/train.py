@@ -35,15 +35,19 @@ def train_and_evaluate(
         UserError: a mistake in the settings or the pictures; no earlier run is lost by it.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with the state saved.
     """
+    from jaxfood.report.html import write_training_report
     from jaxfood.run_landscape.after_epoch import measure_landscape
     from jaxfood.training.after_epoch import lower_rate_on_plateau
     from jaxfood.training.folds import holding_folds, train_folds
+    from jaxfood.training.reporting import no_report
     from jaxfood.training.start import train_in
 
     workdir = to_path(workdir)
-    train_one = partial(train_in, after_epoch={"plateau": lower_rate_on_plateau, "landscape": measure_landscape})
+    after_epoch = {"plateau": lower_rate_on_plateau, "landscape": measure_landscape}
+    train_one = partial(train_in, after_epoch=after_epoch, write_report=write_training_report)
     if config.train.folds and not config.train.fold:
-        return train_folds(workdir, config, train_one, resume=resume, overwrite=overwrite)
+        write_report = write_training_report if config.logging.report else no_report
+        return train_folds(workdir, config, train_one, resume=resume, overwrite=overwrite, write_report=write_report)
     with holding_folds(workdir):
         return train_one(workdir, config, resume=resume, overwrite=overwrite)
 

@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before JAX is imported: it reads these when it starts.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -106,3 +108,29 @@ def food(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, in the language and the theme of people who have set nothing: English, light."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.skip("chromium and chromedriver are not installed (apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("no-sandbox", "headless=new", "disable-gpu", "disable-dev-shm-usage", "lang=en"):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    opened.set_script_timeout(120)
+    yield opened
+    opened.quit()
+
+
+def axe_violations(browser: Any) -> list[str]:
+    """What axe-core finds on the page that is open, by the rule and the element."""
+    axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed")
+    found = axe.Axe().run(browser)
+    assert {"color-contrast", "aria-valid-attr"} <= {each["id"] for each in found["passes"]}
+    return [f"{each['id']}: {node['html'][:200]}" for each in found["violations"] for node in each["nodes"]]

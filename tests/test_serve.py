@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -20,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from conftest import axe_violations
 from PIL import Image
 
 from jaxfood import serve
@@ -344,33 +344,6 @@ def served(answerer: Answerer) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="drives the browser")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("there is no Chromium with its chromedriver here")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    driver.set_script_timeout(120)
-    yield driver
-    driver.quit()
-
-
-def faults(driver: Any) -> list[str]:
-    """What axe-core finds, by the rule and the element."""
-    axe = pytest.importorskip("axe_selenium_python", reason="ships axe-core")
-    source = (Path(axe.__file__).parent / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
-    driver.execute_script(source)
-    found = driver.execute_async_script("axe.run().then(arguments[0])")
-    return [f"{each['id']}: {node['html']}" for each in found["violations"] for node in each["nodes"]]
-
-
 @pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_in_a_browser(served: str, browser: Any, picture: Path, tmp_path: Path) -> None:
@@ -386,19 +359,19 @@ def test_the_page_in_a_browser(served: str, browser: Any, picture: Path, tmp_pat
     wait = WebDriverWait(browser, 60)
     browser.set_window_size(1200, 900)
     browser.get(served)
-    assert faults(browser) == []
+    assert axe_violations(browser) == []
     upload(picture)
     wait.until(lambda _: "%" in text("classes"))
     assert all(name in text("classes") for name in CLASSES)  # as text, the markup in one of them too
     assert browser.find_element(By.ID, "status").get_attribute("textContent").split(", ")[0] in CLASSES  # spoken
     shown = "return ['seen', 'map', 'preview'].map(id => document.getElementById(id).naturalWidth)"
     wait.until(lambda _: browser.execute_script(shown) == [32, 32, 44])
-    assert faults(browser) == []
+    assert axe_violations(browser) == []
 
     for button in ("theme", "language"):
         browser.find_element(By.ID, button).click()
     assert browser.find_element(By.TAG_NAME, "h1").text == "盘子里是什么\uff1f"
-    assert faults(browser) == []  # contrast in the other theme
+    assert axe_violations(browser) == []  # contrast in the other theme
     browser.set_window_size(500, 800)
     width = "return [document.documentElement.scrollWidth, innerWidth]"
     scroll, inner = browser.execute_script(width)
@@ -414,7 +387,7 @@ def test_the_page_in_a_browser(served: str, browser: Any, picture: Path, tmp_pat
         file.truncate(100_000_000)
     upload(tmp_path / "large.jpg")
     wait.until(lambda _: text("error") == "This file is too large (100 MB): 50 MB are the most.")
-    assert faults(browser) == []
+    assert axe_violations(browser) == []
     upload(picture)
     wait.until(lambda _: "%" in text("classes") and not text("error"))
     logged = [each["message"] for each in browser.get_log("browser")]

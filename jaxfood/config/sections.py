@@ -232,6 +232,9 @@ class LoggingConfig(Section):
     tensorboard: bool = setting(False, "also write RUN/tensorboard (needs the extra: jaxfood[tensorboard])")
     wandb: bool = setting(False, "also tell Weights & Biases (needs the extra: jaxfood[wandb])")
     mlflow: bool = setting(False, "also tell MLflow (needs the extra: jaxfood[mlflow])")
+    report: bool = setting(
+        False, "write RUN/report.html after each epoch: the run in a browser, refreshing itself until it is trained"
+    )
 
     @property
     def tracks(self) -> bool:

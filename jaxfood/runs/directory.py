@@ -32,11 +32,13 @@ LOG = "log.txt"
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 TRACKERS = "trackers.json"  # the ids under which Weights & Biases and MLflow have this run
+LANDSCAPE = "landscape"
+EVALUATION = "evaluation"
+REPORT = "report.html"
 FORMAT_FILE = "run.json"
 FORMAT = 1  # of a run on disk: raise it when an older jaxfood could not read what this one writes
-EVALUATION = "evaluation"
-_RECORDS = (METRICS, LOG, TENSORBOARD, WANDB, TRACKERS, "landscape", EVALUATION)
-_OWN = (CONFIG, CLASSES, PICTURES, TEACHERS, *_RECORDS, CHECKPOINTS, FORMAT_FILE)
+_TOLD = (METRICS, LOG, TENSORBOARD, WANDB, TRACKERS, LANDSCAPE, EVALUATION, REPORT)
+_OWN = (CONFIG, CLASSES, PICTURES, TEACHERS, *_TOLD, CHECKPOINTS, FORMAT_FILE)
 
 
 def is_run(workdir: Path) -> bool:

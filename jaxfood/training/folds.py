@@ -21,12 +21,19 @@ from jaxfood.runs import directory as run
 from jaxfood.runs.folds import fold_of, write_folds
 from jaxfood.runs.lock import hold
 from jaxfood.runs.resume import check_resumable
+from jaxfood.training.reporting import WriteReport, no_report, try_report
 
 Summary = dict[str, Any]
 
 
 def train_folds(
-    workdir: Path, config: Config, train_one: Callable[..., Summary], *, resume: bool, overwrite: bool
+    workdir: Path,
+    config: Config,
+    train_one: Callable[..., Summary],
+    *,
+    resume: bool,
+    overwrite: bool,
+    write_report: WriteReport = no_report,
 ) -> Summary:
     """Train the `train.folds` runs of a directory of folds: each on all folds but its own, on which it is validated.
 
@@ -36,6 +43,7 @@ def train_folds(
         train_one: as `train_in` without `after_epoch`.
         resume: go on with the folds that are there, inside the one that is not finished.
         overwrite: replace the folds, or the run, that is there.
+        write_report: writes the page of the whole directory, after each fold.
 
     Returns:
         What folds.json holds, `workdir`, `runs` (each fold's summary), `best_accuracy` (the mean), and the `seconds`.
@@ -61,6 +69,8 @@ def train_folds(
                 known = _what_is_known(summaries, config, ensemble.add(fold_of(workdir, fold)))
             processes.by_first(partial(_write, workdir, config, known))
             _say(_in_words(known))
+            if processes.is_first():
+                _say(try_report(workdir, write_report))
     seconds: dict[str, float] = {}
     for summary in summaries:
         seconds |= {work: seconds.get(work, 0.0) + spent for work, spent in summary["seconds"].items()}

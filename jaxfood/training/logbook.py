@@ -50,6 +50,7 @@ class Logbook:
         kept = [record for record in records if record["step"] <= step]
         write_whole(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         self._recorded = {record["step"] for record in kept}
+        self.after_record: Callable[[], None] = lambda: None  # called when a line of metrics.jsonl is written
         self._log, self._metrics = Lines(workdir / LOG), Lines(workdir / METRICS)
         for text in introduction:
             self._log.add(printable(text))
@@ -91,6 +92,7 @@ class Logbook:
         if confusion is not None and self._writers and self._draws:
             pixels = confusion.draw(f"validation after epoch {record['epoch']}: {record['valid_accuracy']:.1%}")
             self._tell(lambda writer: writer.add_picture("confusion", pixels, step))
+        self.after_record()
 
     def _tell(self, what: Callable[[Writer], None]) -> None:
         for writer in list(self._writers):

@@ -32,6 +32,7 @@ from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Logbook, Stopwatch, open_logbook, read_metrics
 from jaxfood.training.loop import Training
 from jaxfood.training.pseudo_labels import check_unlabeled
+from jaxfood.training.reporting import WriteReport, no_report, reporting
 from jaxfood.training.trackers.configured import check_trackers
 from jaxfood.version import __version__
 
@@ -49,6 +50,7 @@ def train_in(
     resume: bool,
     overwrite: bool,
     when_ready: Callable[[], None] = lambda: None,
+    write_report: WriteReport = no_report,
 ) -> dict[str, Any]:
     """Train a classifier in a work directory; all but `after_epoch` as `jaxfood.train_and_evaluate` has it.
 
@@ -59,6 +61,7 @@ def train_in(
         resume: go on with the run that is there.
         overwrite: replace it.
         when_ready: called by the first process when nothing is left that could fail before the run begins or goes on.
+        write_report: writes the run's page, with `logging.report`.
     """
     watch = Stopwatch()
     with processes.together():
@@ -86,7 +89,11 @@ def train_in(
                 processes.by_first(when_ready)
                 processes.by_first(lambda: _go_on(workdir, config, splits))
             settings = dict(all_settings(config))
-            with open_logbook(workdir, config.logging, training.step, lines, settings) as logbook:
+            report = write_report if config.logging.report else no_report
+            with (
+                open_logbook(workdir, config.logging, training.step, lines, settings) as logbook,
+                reporting(logbook, workdir, report, watch),
+            ):
                 if training.step:
                     logbook.line(f"going on after step {training.step} of {training.total_steps}")
                 for line in schedule_changes(stored, config, training.step, training.total_steps):
