@@ -1,5 +1,6 @@
 """`python -m jaxfood.export`: a run as one file that other programs run without this package."""
 
+import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.usage = "%(prog)s [-h] [--which best|last|STEP] [--overwrite] RUN FILE"
     parser.add_argument("run", metavar="RUN", type=cli.path, help="work directory of a training")
     parser.add_argument("file", metavar="FILE", type=cli.path, help=f"the new file: {CHOICES}")
-    parser.add_argument("more", metavar="", nargs="*", default=(), help="")  # to say why not
+    parser.add_argument("more", nargs="*", default=(), help=argparse.SUPPRESS)  # refused in words
     parser.add_argument("--which", metavar="best|last|STEP", default="best", help="which checkpoint (default: best)")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it is there")
     arguments = parser.parse_args(argv)

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -126,7 +125,12 @@ def run_stablehlo(content: bytes, images: np.ndarray) -> np.ndarray:
 # The networks.
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+def networks(*fast: str) -> list[Any]:
+    """All of them; those that are not named take longer and show no more."""
+    return [pytest.param(name, marks=[] if name in fast else [pytest.mark.slow]) for name in NETWORKS]
+
+
+@pytest.mark.parametrize("name", networks("classifier, 64 px", "resnet, blocks", "resnet18"))
 def test_onnx_answers_as_the_network(name: str) -> None:
     trained = make(*NETWORKS[name])
     images = pictures(trained)
@@ -135,9 +139,7 @@ def test_onnx_answers_as_the_network(name: str) -> None:
     np.testing.assert_allclose(run_onnx(content, images[:1]), wanted[:1], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * ("18" in name or "34" in name)) for name in NETWORKS]
-)
+@pytest.mark.parametrize("name", networks("resnet, blocks"))
 def test_stablehlo_answers_as_the_network(name: str) -> None:
     trained = make(*NETWORKS[name])
     images = pictures(trained)
@@ -345,8 +347,7 @@ def test_files_run_where_this_package_is_not(run: Path, tmp_path: Path) -> None:
         numpy.save("onnx.npy", session.run(None, {"images": images})[0])
         assert not {name for name in sys.modules if name.startswith("jaxfood.")}
     """
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, env=environment, check=True)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, check=True)
     wanted = expected(trained, images)
     np.testing.assert_allclose(np.load(tmp_path / "stablehlo.npy"), wanted, rtol=0, atol=1e-6)
     np.testing.assert_allclose(np.load(tmp_path / "onnx.npy"), wanted, rtol=0, atol=1e-5)
