@@ -15,6 +15,7 @@ COMMANDS = {  # the module of each
     "preview": "jaxfood.preview",
     "landscape": "jaxfood.landscape.__main__",
     "convert": "jaxfood.convert",
+    "export": "jaxfood.export",
     "lessons": "jaxfood.lessons.__main__",
     "doctor": "jaxfood.doctor",
     "data.tfds": "jaxfood.data.tfds.__main__",

@@ -4,6 +4,7 @@ The emulator knows no credentials: what the service says of those is said by a s
 """
 
 import importlib.util
+import json
 import logging
 import os
 import socket
@@ -30,6 +31,7 @@ from jaxfood.data.splits import load_splits
 from jaxfood.data.tfds import prepare_food11
 from jaxfood.data.walk import of_bucket
 from jaxfood.errors import UserError
+from jaxfood.exporting import files as export_files
 from jaxfood.files import Lines, list_bucket, read_bytes, remove, to_path, write_whole
 from jaxfood.inference.submission import write_submission
 from jaxfood.runs import directory as run
@@ -334,6 +336,18 @@ def test_files_in_a_bucket_appear_whole_and_go(folder: Path) -> None:
     for name in ("a", "gone", "a"):
         remove(folder / name)
     assert list_bucket(folder).keys() == {"ab.txt"}
+
+
+def test_an_exported_file_in_a_bucket_and_its_metadata(folder: Path) -> None:
+    pytest.importorskip("flatbuffers", reason="export writes with it, and it is not installed")
+    file = folder / "food.stablehlo"
+    export_files.check_writable(file, overwrite=False)
+    export_files.write(file, b"program", {"classes": ["Bread"]})
+    assert read_bytes(file) == b"program"
+    assert json.loads(read_bytes(folder / "food.stablehlo.json")) == {"classes": ["Bread"]}
+    with pytest.raises(UserError, match=r"^gs://food/.*/food\.stablehlo\.json is there already: give --overwrite"):
+        export_files.check_writable(file, overwrite=False)
+    export_files.check_writable(file, overwrite=True)
 
 
 def test_a_file_in_a_bucket_that_grows_is_written_now_and_then(

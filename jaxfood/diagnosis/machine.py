@@ -19,6 +19,7 @@ _OPTIONAL = {  # and what for
     "scikit-learn": "evaluate",
     "tensorboardX": "logging.tensorboard",
     "tensorflow-datasets": "data.source = tfds:NAME",
+    "onnx": "export",
     "starlette": "serve",
     "wandb": "logging.wandb",
     "mlflow-skinny": "logging.mlflow",

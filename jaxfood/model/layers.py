@@ -182,7 +182,12 @@ def max_pool(x: jax.Array, size: int = 2, stride: int = 2, padding: int = 0) -> 
     # The last row of windows begins at (H + 2 padding - size) // stride * stride.
     rows, columns = ((side - size) // stride * stride + 1 for side in padded.shape[1:3])
     offsets = [(i, j) for i in range(size) for j in range(size)]
-    windows = [padded[:, i : i + rows : stride, j : j + columns : stride] for i, j in offsets]
+    batch, features = padded.shape[0], padded.shape[3]
+    # `padded[:, i : i + rows : stride, ...]` would be the same, but a gather where the batch size is a symbol (export).
+    windows = [
+        lax.slice(padded, (0, i, j, 0), (batch, i + rows, j + columns, features), (1, stride, stride, 1))
+        for i, j in offsets
+    ]
     return functools.reduce(lambda best, other: jnp.where(other > best, other, best), windows)
 
 
