@@ -88,10 +88,10 @@ def parser_of(main: Callable[[list[str]], None], argv: list[str]) -> _Parsed:
 def commands_page() -> str:
     """Every command with its usage, what it does and its own arguments."""
     parsers = [parsed for name in commands() for parsed in _parsers(name)]
-    rows = [(f"[`{p.parser.prog}`](#{_anchor(p)})", _sentence(p.parser.description or "")) for p in parsers]
+    rows = [(f"[`{_name(p)}`](#{_anchor(p)})", _sentence(p.parser.description or "")) for p in parsers]
     parts = [
         "# Commands",
-        "Each command also answers `--help`. This page is made from the same text. "
+        "Each is `python -m jaxfood.` and its name, and answers `--help`. This page is made from the same text. "
         "Exit status: 0 done; 2 a mistake of yours, told in one line; 75 another process of the training ended; "
         "130 interrupted, and saved.",
         _table(("command", "does"), rows),
@@ -112,14 +112,17 @@ def _parsers(name: str) -> Iterator[_Parsed]:
         yield parser_of(main, [choice])
 
 
+def _name(parsed: _Parsed) -> str:
+    return parsed.parser.prog.removeprefix("python -m jaxfood.")
+
+
 def _anchor(parsed: _Parsed) -> str:
-    return parsed.parser.prog.removeprefix("python -m jaxfood.").replace(" ", "-").replace(".", "-")
+    return _name(parsed).replace(" ", "-").replace(".", "-")
 
 
 def _command(parsed: _Parsed) -> str:
     parser = parsed.parser
-    name = parser.prog.removeprefix("python -m jaxfood.")
-    parts = [f"## {name} {{ #{_anchor(parsed)} }}", _plain(parser.description or "")]
+    parts = [f"## {_name(parsed)} {{ #{_anchor(parsed)} }}", _plain(parser.description or "")]
     parts.append(f"```text\n{_usage(parser)}\n```")
     own = [action for action in parser._actions if "." not in action.dest and action.dest != "help"]
     if own:
