@@ -1,8 +1,10 @@
 """The site: built strictly, its reference holds what the code has, and the commands of its tutorials run."""
 
 import dataclasses
+import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zlib
@@ -110,18 +112,48 @@ def test_a_translation_has_the_commands_headings_and_links_of_its_page(page: Pat
         assert found == wanted
 
 
-@pytest.mark.slow
-def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built strictly: a warning is an error."""
     pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_in_both_languages(site: Path) -> None:
     for language in ("", "zh/"):
-        api = (tmp_path / "site" / language / "reference/api.html").read_text("utf-8")
-        assert 'id="jaxfood.train.train_and_evaluate"' in api
-    settings = (tmp_path / "site/reference/settings.html").read_text("utf-8")
-    assert "<code>optimizer.learning_rate</code>" in settings
+        assert 'id="jaxfood.train.train_and_evaluate"' in (site / language / "reference/api.html").read_text("utf-8")
+        settings = (site / language / "reference/settings.html").read_text("utf-8")
+        assert "<code>optimizer.learning_rate</code>" in settings
+    assert "第一次运行" in (site / "zh/tutorials/first_run.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_pages_fit_a_phone_and_a_desk_light_and_dark(site: Path) -> None:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    if (chromium := shutil.which("chromium")) is None:
+        pytest.skip("no chromium on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("--no-sandbox", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(flag)
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))) as driver:
+        for scheme, width in itertools.product(("light", "dark"), (380, 1280)):
+            media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+            size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            for page in ("index", "tutorials/first_run", "reference/settings", "reference/api", "zh/index"):
+                driver.get((site / f"{page}.html").as_uri())
+                assert driver.execute_script("return document.documentElement.scrollWidth") <= width, page
+                shown = driver.execute_script("return document.body.getAttribute('data-md-color-scheme')")
+                assert shown == {"light": "default", "dark": "slate"}[scheme]
 
 
 @pytest.fixture
