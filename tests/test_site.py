@@ -28,7 +28,8 @@ from jaxfood.training.metrics import epoch_record
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-TUTORIALS = ("first_run", "your_folder", "homework", "simple_to_boss", "understand_a_run", "gpu", "several_machines")
+HOMEWORK = ("homework", "simple_to_boss", "understand_a_run")  # each goes on with the runs of the one before
+MACHINES = ("gpu", "several_machines")
 SETTINGS = {
     f"{name}.{field.name}" for name in SECTIONS for kind in variants_of(name) for field in dataclasses.fields(kind)
 }
@@ -186,14 +187,38 @@ def draw(path: Path, label: int) -> None:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_tutorials_runs(desk: Path) -> None:
-    printed = {name: run_page(DOCS / "tutorials" / f"{name}.md") for name in TUTORIALS}
-    assert {f"{path.stem}" for path in (DOCS / "tutorials").glob("*.md") if "." not in path.stem} == set(TUTORIALS)
-    assert "submission.csv: 11 rows; Ids are 0001 to 0011 by --ids stem" in printed["first_run"]
+def test_every_command_of_the_first_tutorial_runs(desk: Path) -> None:
+    printed = run_page(DOCS / "tutorials/first_run.md")
+    assert "submission.csv: 11 rows; Ids are 0001 to 0011 by --ids stem" in printed
+    assert "going on after step" in printed
+    assert (desk / "runs/demo-2").is_dir()
+
+
+@pytest.mark.slow
+def test_every_command_for_ones_own_folder_runs(desk: Path) -> None:
+    printed = run_page(DOCS / "tutorials/your_folder.md")
+    assert "Id,Bread,Egg,Soup" in printed
+    assert (desk / "preview/preview.md").is_file()
+
+
+@pytest.mark.slow
+def test_every_command_of_the_homework_runs_and_of_what_goes_on_from_there(desk: Path) -> None:
+    printed = {name: run_page(DOCS / f"tutorials/{name}.md") for name in HOMEWORK}
     assert "Id,Category\n0001," in printed["homework"]
-    assert (desk / "runs" / "folds" / "fold3" / "metrics.jsonl").is_file()
-    assert (desk / "runs" / "hw3-1" / "landscape" / "landscape.md").is_file()
+    assert (desk / "runs/folds/fold3/metrics.jsonl").is_file()
+    assert (desk / "runs/hw3-1/landscape/landscape.md").is_file()
     assert "critical-points" in printed["understand_a_run"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MACHINES)
+def test_every_command_on_machines_runs(name: str, desk: Path) -> None:
+    run_page(DOCS / f"tutorials/{name}.md")
+
+
+def test_every_tutorial_is_run() -> None:
+    pages = {path.stem for path in (DOCS / "tutorials").glob("*.md") if not path.name.endswith(".zh.md")}
+    assert pages == {"first_run", "your_folder", *HOMEWORK, *MACHINES}
 
 
 @pytest.mark.slow
