@@ -3,6 +3,10 @@
 `reference/commands.md` has every command, `reference/settings.md` every setting, `reference/api.md` and
 `reference/landscape.md` every public name, whose docstrings mkdocstrings fills in. What is added to the code stands on
 them without a change here. Files of these names hold their places in docs/, for navigation and translations.
+
+    python scripts/docs/site_reference.py DIR
+
+writes them as they are given to MkDocs.
 """
 
 import argparse
@@ -299,3 +303,12 @@ def _plain(text: str) -> str:
 
 def _sentence(text: str) -> str:
     return _plain(text.partition(". ")[0].removesuffix(".") + ".")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Write the generated pages of the site's reference as Markdown.")
+    parser.add_argument("out", metavar="DIR", type=Path, help="where to write")
+    out = parser.parse_args().out
+    for name, content in pages().items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(content, "utf-8")
