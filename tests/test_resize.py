@@ -1,5 +1,6 @@
 """The three ways to a square, against Pillow by hand and its own ImageOps, and what depends on which one it is."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,13 @@ def test_pictures_of_tfds_are_resized_so(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images[0], np.asarray(EXPECTED["crop"](drawn(61, 43))))
 
 
-def test_resume_keeps_the_way() -> None:
-    with pytest.raises(UserError, match=r"--resume cannot change data\.resize \(squash -> pad\)"):
-        check_resumable(load_config(), load_config(None, ["data.resize=pad"]))
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("data.resize=pad", "data.resize (squash -> pad)"),
+        ("data.valid_fraction=0.2", "data.valid_fraction (0.0 -> 0.2)"),
+    ],
+)
+def test_resume_keeps_what_the_pictures_are(setting: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"--resume cannot change {said}")):
+        check_resumable(load_config(), load_config(None, [setting]))

@@ -8,7 +8,12 @@ import pytest
 pytestmark = pytest.mark.smoke
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("configs/*.toml"), ROOT / "scripts" / "README.md"]
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/**/*.md"),
+    *ROOT.glob("configs/*.toml"),
+    ROOT / "scripts" / "README.md",
+]
 
 
 def named(text: str) -> set[str]:

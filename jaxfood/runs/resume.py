@@ -11,9 +11,9 @@ from jaxfood.optim.schedules import make_schedule
 # Where data lie, and which can be read, is not what they are: `runs.pictures` compares the pictures themselves.
 _WHERE = ("data.root", "data.train", "data.valid", "data.skip_corrupt", "data.cache_dir", "data.resident")
 # The same of pictures and runs which may move but not come or go: that would be another training.
-_ELSEWHERE = ("data.unlabeled", "train.teachers")
+ELSEWHERE = ("data.unlabeled", "train.teachers")
 _WEIGHTS = "loss.class_weights"
-_CHANGEABLE = ("train.epochs", "train.patience", *_WHERE, "landscape.", "device.", "distributed.", "logging.")
+_SECTIONS = ("landscape", "device", "distributed", "logging")
 
 
 # Schedules that know how long the run is: with another number of epochs what is left of them is another curve.
@@ -48,6 +48,11 @@ def schedule_changes(stored: Config, wanted: Config, step: int, total_steps: int
     ]
 
 
+def may_change(name: str) -> bool:
+    """Whether `--resume` takes any other value of a setting, "SECTION.FIELD"."""
+    return name in ("train.epochs", "train.patience", *_WHERE) or name.partition(".")[0] in _SECTIONS
+
+
 def check_resumable(stored: Config, wanted: Config) -> None:
     """Check that a run may go on under another configuration.
 
@@ -59,7 +64,7 @@ def check_resumable(stored: Config, wanted: Config) -> None:
             wanted, model=dataclasses.replace(wanted.model, num_classes=stored.model.num_classes)
         )
     before, after = dict(all_settings(stored)), dict(all_settings(wanted))
-    for name in _ELSEWHERE:
+    for name in ELSEWHERE:
         if before[name] and after[name]:
             after[name] = before[name]
     if _WEIGHTS in before and after.get(_WEIGHTS) == BALANCED:
@@ -67,11 +72,11 @@ def check_resumable(stored: Config, wanted: Config) -> None:
     changed = [
         f"{name} ({before.get(name, 'unset')} -> {after.get(name, 'unset')})"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and not name.startswith(_CHANGEABLE)
+        if before.get(name) != after.get(name) and not may_change(name)
     ]
     if changed:
         raise UserError(
             f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, "
-            f"{', '.join(_WHERE)}, where {' and '.join(_ELSEWHERE)} lie, and landscape, device, distributed and "
+            f"{', '.join(_WHERE)}, where {' and '.join(ELSEWHERE)} lie, and landscape, device, distributed and "
             "logging settings: leave the others out, or begin a new run"
         )
