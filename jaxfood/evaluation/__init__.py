@@ -1,0 +1,1 @@
+"""How good trained runs are, and why: scores, mistakes, explanations."""
