@@ -36,8 +36,9 @@ class LayerFeatures(NamedTuple):
 def layer_features(model: Network, variables: Variables, images: np.ndarray, layer: str) -> LayerFeatures:
     """The features of uint8 images `[N, H, W, 3]` in a convolutional layer and in the last hidden one.
 
-    A layer's `h * w * C` values are averaged over 4x4 cells, and all kept where h or w does not divide by 4: an early layer's
-    own would be gigabytes for a thousand pictures, and two pictures are not less alike when one is shifted by a pixel.
+    A layer's `h * w * C` values are averaged over 4x4 cells, and all kept where h or w does not divide by 4. An early
+    layer's own would be gigabytes for a thousand pictures, and two pictures are not less alike when one is shifted by
+    a pixel.
     """
     parts = []
     for start in range(0, len(images), PART):

@@ -10,6 +10,7 @@ from jaxfood.model.network import Network
 
 _KERNEL_WIDTH = 0.25  # of the cosine distance, as the authors' code has it for pictures
 _RIDGE = 1.0  # as there
+_SAME = 1e-12  # a variance of probabilities that is their rounding: the network answers the same whatever is shown
 
 
 class Surrogate(NamedTuple):
@@ -117,4 +118,6 @@ def fit_surrogate(
     weights = np.linalg.solve(normal, inputs.T @ (importance * outputs))
     total = share @ np.square(outputs)
     rest = share @ np.square(outputs - inputs @ weights)
-    return Surrogate(weights, float(mean_value - mean_mask @ weights), float(1 - rest / total) if total else 1.0)
+    return Surrogate(
+        weights, float(mean_value - mean_mask @ weights), float(1 - rest / total) if total > _SAME else 1.0
+    )
