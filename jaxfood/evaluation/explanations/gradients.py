@@ -62,7 +62,7 @@ def integrated_gradients(
     images: np.ndarray,
     labels: np.ndarray,
     *,
-    steps: int = 32,
+    steps: int = 64,
     baseline: float | np.ndarray = 0.0,
 ) -> np.ndarray:
     """What each value contributes to the logit, counted from a baseline, `[B, H, W, 3]`.

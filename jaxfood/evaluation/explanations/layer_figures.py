@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MOST_PICTURES = 1000  # of the index that the maps show, drawn at random where it has more
 _FEWEST = 3  # pictures that make a map
-_FILTERS, _MAXIMA, _TOP = 64, 8, 6  # first filters, later ones, pictures for each of these
+_FILTERS, _MAXIMA, _TOP = 64, 6, 5  # first filters, later ones, pictures for each of these
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _NAMED = 14  # classes in the legend; others are grey
 _OTHERS = "#999999"

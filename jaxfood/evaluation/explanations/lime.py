@@ -19,7 +19,8 @@ class Surrogate(NamedTuple):
     Attributes:
         weights: `[S]`, what showing each adds to the class's probability.
         intercept: the probability when none is shown.
-        r2: the share of the variance that it explains, weighted as in the fit; 1 is all.
+        r2: the share of the variance that it explains of answers that it was not fitted to, each left out once,
+            weighted as in the fit; 1 is all, 0 or less: no better than their mean.
     """
 
     weights: np.ndarray
@@ -51,8 +52,9 @@ def lime(
 ) -> LimeMaps:
     """Which segments of each picture speak for the class, and which against it.
 
-    Some segments, drawn at random, are hidden under their mean colour; a linear model of which are shown is fitted to
-    the class's probability. Ribeiro, Singh and Guestrin 2016, https://arxiv.org/abs/1602.04938.
+    Some segments, drawn at random, are hidden; a linear model of which are shown is fitted to the class's probability.
+    Ribeiro, Singh and Guestrin 2016, https://arxiv.org/abs/1602.04938. What hides is the picture's mean colour, not the
+    segment's as in the authors' code: a segment of one colour would not be hidden.
 
     Args:
         model: the network.
@@ -65,12 +67,12 @@ def lime(
     """
     cuts = [superpixels(image, segments) for image in images]
     shown = [draw_masks(samples, cut.max() + 1, seed) for cut in cuts]
-    flat = [segment_means(image, cut) for image, cut in zip(images, cuts, strict=True)]
+    hidden = images.mean((1, 2))
 
     def variants(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, draws = np.divmod(numbers, samples)
         made = [
-            np.where(shown[row][draw][cuts[row]][..., None], images[row], flat[row])
+            np.where(shown[row][draw][cuts[row]][..., None], images[row], hidden[row])
             for row, draw in zip(rows, draws, strict=True)
         ]
         return np.stack(made), labels[rows]
@@ -86,13 +88,6 @@ def draw_masks(samples: int, segments: int, seed: int) -> np.ndarray:
     masks = np.random.default_rng(seed).random((samples, segments)) < 0.5
     masks[0] = True
     return masks
-
-
-def segment_means(image: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """The picture `[H, W, 3]` with each segment in its mean colour."""
-    sizes = np.bincount(segments.ravel())
-    sums = np.stack([np.bincount(segments.ravel(), image[..., channel].ravel()) for channel in range(3)], axis=1)
-    return (sums / sizes[:, None])[segments].astype(image.dtype)
 
 
 def fit_surrogate(
@@ -114,10 +109,12 @@ def fit_surrogate(
     share = importance / importance.sum()
     mean_mask, mean_value = share @ shown, share @ values
     inputs, outputs = shown - mean_mask, values - mean_value
-    normal = (inputs.T * importance) @ inputs + ridge * np.eye(shown.shape[1])
-    weights = np.linalg.solve(normal, inputs.T @ (importance * outputs))
+    weighted = inputs.T * importance
+    inverse = np.linalg.inv(weighted @ inputs + ridge * np.eye(shown.shape[1]))
+    weights = inverse @ (weighted @ outputs)
+    # What is missed of each answer when the fit leaves it out, by its leverage: no fit needs to be made again.
+    leverage = share + importance * np.einsum("ms,st,mt->m", inputs, inverse, inputs, optimize=True)
+    missed = share @ np.square((outputs - inputs @ weights) / (1 - leverage))
     total = share @ np.square(outputs)
-    rest = share @ np.square(outputs - inputs @ weights)
-    return Surrogate(
-        weights, float(mean_value - mean_mask @ weights), float(1 - rest / total) if total > _SAME else 1.0
-    )
+    r2 = 1 - missed / total if total > _SAME else 1.0
+    return Surrogate(weights, float(mean_value - mean_mask @ weights), float(r2))

@@ -9,10 +9,10 @@ from jaxfood.evaluation.explanations.drawing import Canvas, canvas
 from jaxfood.report.figures import Figure
 from jaxfood.report.labels import fit_labels
 
-ROWS = 6  # of a sheet
+ROWS = 4  # of a sheet
 
 _SIDE, _GAP = 1.15, 0.05  # inches, of a panel and between two
-_LABEL, _TOP, _BOTTOM = 1.45, 0.25, 0.5  # left of the panels, above and below them
+_LABEL, _TOP, _BOTTOM = 1.7, 0.25, 0.5  # left of the panels, above and below them
 _TEXT = 22  # characters that have room in a row's label
 _MAGNITUDES, _SIGNS = "magma", "PuOr_r"  # told apart by colour-blind eyes, and by lightness where there is no colour
 _BRIGHTEST = 99  # percentile of a map that has the end of its colours: single pixels would darken all others
@@ -65,7 +65,7 @@ _COLUMNS = (
 
 
 def draw_sheets(images: np.ndarray, labels: Sequence[RowLabel], found: Explanations, said: str) -> list[Figure]:
-    """Sheets of B pictures, six on each.
+    """Sheets of B pictures, four on each.
 
     Args:
         images: `[B, H, W, 3]` in [0, 1].
@@ -85,7 +85,7 @@ def draw_sheets(images: np.ndarray, labels: Sequence[RowLabel], found: Explanati
             "Occlusion and LIME: orange speaks for the answer, purple against it. Each map has a range of its own. "
             f"Integrated gradients sum up to the logit's difference from a black picture within "
             f"{found.gap[rows].max():.1%}; LIME's linear models explain {found.lime_r2[rows].min():.0%} to "
-            f"{found.lime_r2[rows].max():.0%} of what the network does when segments are hidden."
+            f"{found.lime_r2[rows].max():.0%} of what the network answers when segments are hidden."
         )
         alt = "; ".join(f"{row.file}: answered {row.answer} ({row.probability:.0%})" for row in labels[rows])
         figures.append(Figure(f"explanations_{number}", title, " ".join((caption, said)).strip(), png, alt))
@@ -124,12 +124,12 @@ def _coloured(field: str, values: np.ndarray, grey: np.ndarray) -> np.ndarray:
 
 
 def _label(drawn: Canvas, label: RowLabel, top: float) -> None:
-    lines = [label.file, f"answer: {label.answer}", f"{label.probability:.0%}"]
+    lines = [label.file, f"answered ({label.probability:.0%})", label.answer]
     if label.truth:
-        lines.append(f"truth: {label.truth}")
+        lines += ["true", label.truth]
     for number, line in enumerate(lines):
-        weight = "bold" if number == 1 else "normal"
-        _write(drawn, 0.05, top + 0.3 + 0.19 * number, line, ha="left", weight=weight)
+        weight = "bold" if line == label.answer and number == 2 else "normal"
+        _write(drawn, 0.05, top + 0.2 + 0.19 * number, line, ha="left", weight=weight)
 
 
 def _write(drawn: Canvas, left: float, top: float, text: str, *, ha: str, weight: str = "normal") -> None:
