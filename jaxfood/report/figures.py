@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture as it is written to a file or put into a page.
+    """A picture of a report, with its words.
 
     Attributes:
-        name: the file's name without suffix, unique in a report.
-        title: a heading.
-        caption: what is to be seen, in a sentence or a few.
-        png: the file's bytes.
-        alt: the same in words, for who cannot see it; "" where the caption says it.
+        name: file name without suffix, unique in a report.
+        title: a few words above it.
+        caption: what is to be seen, below it.
+        png: the file's content.
+        alt: what it shows, for whoever cannot see it; empty: the title is read.
     """
 
     name: str

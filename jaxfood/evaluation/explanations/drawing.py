@@ -57,7 +57,15 @@ def canvas(width: float, height: float) -> Iterator[Canvas]:
     with Image.open(file) as picture:
         full = picture.convert("RGB")
     palette = full.quantize(_COLOURS, method=Image.Quantize.MEDIANCUT, kmeans=2)
+    palette.putpalette(_with_white(palette.getpalette() or []))
     fewer = full.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
     smaller = io.BytesIO()
     fewer.save(smaller, format="PNG", optimize=True)
     drawn.png = smaller.getvalue()
+
+
+def _with_white(colours: list[int]) -> list[int]:
+    """A palette's values, its colour nearest to white made white: the page behind a picture shall not show its edge."""
+    table = np.array(colours).reshape(-1, 3)
+    table[table.sum(1).argmax()] = 255
+    return [int(value) for value in table.ravel()]

@@ -12,8 +12,8 @@ from jaxfood.report.labels import fit_labels
 ROWS = 4  # of a sheet
 
 _SIDE, _GAP = 1.15, 0.05  # inches, of a panel and between two
-_LABEL, _TOP, _BOTTOM = 1.7, 0.25, 0.5  # left of the panels, above and below them
-_TEXT = 22  # characters that have room in a row's label
+_LABEL, _TOP, _BOTTOM = 1.55, 0.25, 0.5  # left of the panels, above and below them
+_TEXT = 20  # characters that have room in a row's label
 _MAGNITUDES, _SIGNS = "magma", "PuOr_r"  # told apart by colour-blind eyes, and by lightness where there is no colour
 _BRIGHTEST = 99  # percentile of a map that has the end of its colours: single pixels would darken all others
 
@@ -126,7 +126,7 @@ def _coloured(field: str, values: np.ndarray, grey: np.ndarray) -> np.ndarray:
 def _label(drawn: Canvas, label: RowLabel, top: float) -> None:
     lines = [label.file, f"answered ({label.probability:.0%})", label.answer]
     if label.truth:
-        lines += ["true", label.truth]
+        lines += ["truth", label.truth]
     for number, line in enumerate(lines):
         weight = "bold" if line == label.answer and number == 2 else "normal"
         _write(drawn, 0.05, top + 0.2 + 0.19 * number, line, ha="left", weight=weight)
@@ -157,7 +157,7 @@ def _scales(drawn: Canvas, top: float) -> None:
         (5, 6, _SIGNS, "against the answer", "for it"),
     ):
         left = _LABEL + first * step
-        width = (last - first + 1) * step - _GAP
+        width = (last - first + 1) * step - _GAP - (0.2 if last < 6 else 0)
         axes = drawn.axes(left, top + 0.12, width, 0.1)
         axes.imshow(colormaps[colours](ramp)[..., :3], aspect="auto")
         axes.set_axis_off()
