@@ -15,6 +15,7 @@ from jaxfood.config.sections import Config
 from jaxfood.data.index import index_pictures
 from jaxfood.data.pictures import Pictures
 from jaxfood.evaluation.explanations import explain, explaining, layer_figures
+from jaxfood.evaluation.explanations.drawing import canvas
 from jaxfood.evaluation.explanations.embedding import (
     average_cells,
     choose_method,
@@ -148,6 +149,16 @@ def test_sheets_have_a_row_for_each_picture() -> None:
     (width, height), (other_width, other_height) = sizes(figures).values()
     assert width == other_width
     assert height > 2 * other_height
+
+
+def test_the_page_behind_is_white_as_the_picture_is() -> None:
+    with canvas(3, 2) as drawn:
+        drawn.panel(0.5, 0.5, 1, np.random.default_rng(0).random((64, 64, 3)) ** 0.1)
+    with Image.open(io.BytesIO(drawn.png)) as picture:
+        assert picture.mode == "P"
+        pixels = np.asarray(picture.convert("RGB"))
+    assert (pixels[:40] == 255).all()
+    assert not (pixels[80:120, 80:120] == 255).all()
 
 
 @pytest.mark.slow

@@ -65,7 +65,10 @@ def canvas(width: float, height: float) -> Iterator[Canvas]:
 
 
 def _with_white(colours: list[int]) -> list[int]:
-    """A palette's values, its colour nearest to white made white: the page behind a picture shall not show its edge."""
+    """A palette's values, those next to white made white: the page behind a picture shall not show its edge.
+
+    All that are near, as Pillow looks a colour up among those that share its upper bits.
+    """
     table = np.array(colours).reshape(-1, 3)
-    table[table.sum(1).argmax()] = 255
+    table[(table >= 240).all(1)] = 255
     return [int(value) for value in table.ravel()]

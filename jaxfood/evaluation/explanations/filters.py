@@ -54,7 +54,7 @@ def maximise(
     channels: np.ndarray,
     side: int,
     *,
-    steps: int = 80,
+    steps: int = 64,
     seed: int = 0,
 ) -> Maximised:
     """Pictures that make channels of a layer as active as can be, by gradient ascent from noise.
