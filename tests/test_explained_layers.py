@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -187,15 +188,18 @@ def test_figures_of_trained_runs(
     other = dataclasses.replace(one, model=dataclasses.replace(one.model, dtype="bfloat16"))
     for name, config in (("one", one), ("other", other)):
         train_and_evaluate(config, tmp_path / name)
-    index = index_pictures(tiny_food / "valid")
-    figures = explain([tmp_path / "one", tmp_path / "other"], index, [4, 0], progress=False)
+    shutil.copytree(tiny_food / "valid", tmp_path / "valid")
+    (tmp_path / "valid" / "0_9.jpg").write_bytes(b"no picture")
+    index = index_pictures(tmp_path / "valid")
+    figures = explain([tmp_path / "one", tmp_path / "other"], index, [5, 3, 0], progress=False)
     assert [figure.name for figure in figures] == ["explanations_1", "filters", "filter_maxima", "layers"]
-    assert figures[0].alt.startswith(f"{index.paths[4].name}: answered")
-    assert figures[0].caption.endswith("The answer is that of 2 runs together, and each map the mean of theirs.")
+    assert figures[0].alt.startswith(f"{index.paths[5].name}: answered")
+    said = "The answer is that of 2 runs together, and each map the mean of theirs."
+    assert figures[0].caption.endswith(f"{said} Left out, as they cannot be read: 0_9.jpg.")
     assert figures[3].caption.startswith("7 of 9 pictures")
     assert figures[1].caption.endswith(f"Of {tmp_path / 'one'}, the first of 2 runs.")
     assert all(len(figure.png) < 400_000 for figure in figures)
-    again = explain([tmp_path / "one", tmp_path / "other"], index, [4, 0], progress=False)
+    again = explain([tmp_path / "one", tmp_path / "other"], index, [5, 3, 0], progress=False)
     assert [figure.png for figure in again] == [figure.png for figure in figures]
 
 
