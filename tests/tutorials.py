@@ -17,7 +17,13 @@ from typing import NamedTuple
 
 _BLOCK = re.compile(r"^(?P<mark><!-- no-run -->\n)?```(?P<language>sh|python)\n(?P<text>.*?)^```$", re.M | re.S)
 
-SMALL = {"data.image_size": "32", "train.image_sizes": "32", "train.batch_size": "8", "device.count": "1", "logging.progress": "false"}
+SMALL = {
+    "data.image_size": "32",
+    "train.image_sizes": "32",
+    "train.batch_size": "8",
+    "device.count": "1",
+    "logging.progress": "false",
+}
 NARROW = {"model.width": "4"}
 MOST_EPOCHS = 2
 

@@ -96,7 +96,7 @@ def _explanations(evaluation: Evaluation, count: int, progress: bool) -> Sequenc
     from jaxfood.evaluation.explanations import explain
 
     rows = worth_a_look(evaluation.truth, evaluation.probabilities, count)
-    return explain(evaluation.runs, evaluation.index, rows, evaluation.which, progress)
+    return explain(evaluation.runs, evaluation.index, rows, evaluation.which, progress, cache_dir=evaluation.cache_dir)
 
 
 def _files_of(out: Path) -> list[str] | None:

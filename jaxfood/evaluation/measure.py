@@ -43,6 +43,7 @@ class Evaluation:
         repeats: pictures that stand several times.
         seen: for each run which of the pictures it had in training; None where it does not tell.
         remarks: what was passed over, is in doubt or flatters the figures, a sentence each.
+        cache_dir: where decoded pictures are kept, as it was asked for.
     """
 
     runs: tuple[Path, ...]
@@ -59,6 +60,7 @@ class Evaluation:
     repeats: Repeats
     seen: tuple[Seen | None, ...]
     remarks: tuple[str, ...]
+    cache_dir: str | Path
 
     @property
     def truth(self) -> np.ndarray:
@@ -152,6 +154,7 @@ def measure(
         repeats=repeats,
         seen=seen,
         remarks=tuple(remarks),
+        cache_dir=cache_dir,
     )
 
 

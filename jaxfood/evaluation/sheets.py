@@ -118,7 +118,7 @@ def _sheet(evaluation: Evaluation, panels: Sequence[_Panel], name: str, title: s
                 extent = written.get_window_extent(renderer).width
                 written.set_fontsize(size * min(1, _SIDE * DPI / max(extent, 1)))
         alt = "; ".join(f"{name}: {', '.join(panel.lines)}" for name, panel in zip(names, panels, strict=True))
-        return picture.finished(name, title, caption, alt)
+        return picture.finished(name, title, caption, alt, photographs=True)
 
 
 def _darker(colour: str) -> tuple[float, ...]:

@@ -1,7 +1,6 @@
 """What runs answer for one picture, and where they looked."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +10,11 @@ from PIL import Image
 
 from jaxfood.config.sections import Config
 from jaxfood.data.decode import decode_bytes
+from jaxfood.evaluation.explanations.gradients import saliency
+from jaxfood.evaluation.explanations.scores import all_probabilities
 from jaxfood.inference.probabilities import common_classes
 from jaxfood.model.network import Network
-from jaxfood.model.networks import predict_logits, to_float
+from jaxfood.model.networks import to_float
 from jaxfood.runs.directory import each_run, load_run
 
 _BLUR = 1 / 48  # of the side, the deviation of the Gaussian that smooths a saliency map: single pixels tell nothing
@@ -68,7 +69,6 @@ class Answerer:
         device = jax.devices()[0]
         loaded = [_Run(*load_run(path, which)) for path in paths]
         self._runs = [run._replace(variables=jax.device_put(run.variables, device)) for run in loaded]
-        self._programs = {run.model: _compiled(run.model) for run in self._runs}
         self._answer([np.zeros((run.config.data.image_size,) * 2 + (3,), np.uint8) for run in self._runs])
 
     def answer(self, encoded: bytes) -> Answer:
@@ -81,40 +81,23 @@ class Answerer:
 
     def _answer(self, pictures: Sequence[np.ndarray]) -> Answer:
         """That for one picture, in each run's size."""
-        answers = []
-        for run, picture in zip(self._runs, pictures, strict=True):
-            probabilities, _ = self._programs[run.model]
-            answers.append(np.asarray(probabilities(run.variables, picture)))
+        images = [np.asarray(to_float(picture))[None] for picture in pictures]
+        answers = [
+            np.asarray(all_probabilities(run.model, run.variables, image)[0])
+            for run, image in zip(self._runs, images, strict=True)
+        ]
         mean = np.mean(answers, axis=0)
-        label = np.int32(mean.argmax())
+        label = np.array([mean.argmax()])
         seen = max(pictures, key=len)
-        maps = []
-        for run, picture in zip(self._runs, pictures, strict=True):
-            _, gradient = self._programs[run.model]
-            maps.append(_saliency(np.asarray(gradient(run.variables, picture, label)), len(seen)))
+        maps = [
+            _smoothed(saliency(run.model, run.variables, image, label)[0], len(seen))
+            for run, image in zip(self._runs, images, strict=True)
+        ]
         return Answer(mean, seen, np.mean(maps, axis=0))
 
 
-def _compiled(model: Network) -> tuple[Any, Any]:
-    return jax.jit(partial(_probabilities, model)), jax.jit(partial(_gradient, model))
-
-
-def _probabilities(model: Network, variables: Any, picture: jax.Array) -> jax.Array:
-    """`[num_classes]` of a picture, uint8 `[S, S, 3]`."""
-    return jax.nn.softmax(predict_logits(model, variables, picture[None])[0])
-
-
-def _gradient(model: Network, variables: Any, picture: jax.Array, label: jax.Array) -> jax.Array:
-    """The gradient of a class's logit, `[S, S, 3]`, by the picture in [0, 1]."""
-    return jax.grad(lambda image: predict_logits(model, variables, image[None])[0, label])(to_float(picture))
-
-
-def _saliency(gradient: np.ndarray, size: int) -> np.ndarray:
-    """Absolute values of a gradient `[S, S, 3]`, the largest of the colours, smoothed: `[size, size]` in [0, 1].
-
-    Simonyan et al. 2014, "Deep inside convolutional networks", https://arxiv.org/abs/1312.6034.
-    """
-    strength = np.abs(gradient).max(axis=-1)
+def _smoothed(strength: np.ndarray, size: int) -> np.ndarray:
+    """A saliency map `[S, S]` as one is looked at: smoothed, `[size, size]` in [0, 1]."""
     image = Image.fromarray((strength / max(strength.max(), 1e-30)).astype(np.float32))
     image = image.resize((size, size), Image.Resampling.BILINEAR)
     smooth = _blurred(np.asarray(image), size * _BLUR)
