@@ -14,7 +14,6 @@ from jaxfood.evaluation.explanations.gradients import saliency
 from jaxfood.evaluation.explanations.scores import all_probabilities
 from jaxfood.inference.probabilities import common_classes
 from jaxfood.model.network import Network
-from jaxfood.model.networks import to_float
 from jaxfood.runs.directory import each_run, load_run
 
 _BLUR = 1 / 48  # of the side, the deviation of the Gaussian that smooths a saliency map: single pixels tell nothing
@@ -81,17 +80,16 @@ class Answerer:
 
     def _answer(self, pictures: Sequence[np.ndarray]) -> Answer:
         """That for one picture, in each run's size."""
-        images = [np.asarray(to_float(picture))[None] for picture in pictures]
         answers = [
-            np.asarray(all_probabilities(run.model, run.variables, image)[0])
-            for run, image in zip(self._runs, images, strict=True)
+            np.asarray(all_probabilities(run.model, run.variables, picture[None])[0])
+            for run, picture in zip(self._runs, pictures, strict=True)
         ]
         mean = np.mean(answers, axis=0)
         label = np.array([mean.argmax()])
         seen = max(pictures, key=len)
         maps = [
-            _smoothed(saliency(run.model, run.variables, image, label)[0], len(seen))
-            for run, image in zip(self._runs, images, strict=True)
+            _smoothed(saliency(run.model, run.variables, np.float32(picture[None]) / 255, label)[0], len(seen))
+            for run, picture in zip(self._runs, pictures, strict=True)
         ]
         return Answer(mean, seen, np.mean(maps, axis=0))
 

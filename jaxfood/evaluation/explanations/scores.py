@@ -37,7 +37,7 @@ def input_gradients(model: Network, variables: Variables, images: jax.Array, lab
 
 @partial(jax.jit, static_argnames="model")
 def all_probabilities(model: Network, variables: Variables, images: jax.Array) -> jax.Array:
-    """The probability of every class, `[B, num_classes]`."""
+    """The probability of every class, `[B, num_classes]`; the images may also be uint8."""
     return jax.nn.softmax(predict_logits(model, variables, images))
 
 
