@@ -88,7 +88,7 @@ class Answerer:
         label = np.array([mean.argmax()])
         seen = max(pictures, key=len)
         maps = [
-            _smoothed(saliency(run.model, run.variables, np.float32(picture[None]) / 255, label)[0], len(seen))
+            _smoothed(saliency(run.model, run.variables, picture[None].astype(np.float32) / 255, label)[0], len(seen))
             for run, picture in zip(self._runs, pictures, strict=True)
         ]
         return Answer(mean, seen, np.mean(maps, axis=0))
