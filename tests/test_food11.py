@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -226,7 +227,7 @@ def test_a_name_that_leads_out_is_refused(tmp_path: Path, name: str, maker: str)
 def test_windows_names_are_refused_there_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_zip(tmp_path / "a.zip", {"train/0_0.jpg": picture(1), "train/con.jpg": picture(2)})
     unpack(source, tmp_path / "out")
-    monkeypatch.setattr(archives.os, "name", "nt")
+    monkeypatch.setattr(archives, "os", SimpleNamespace(name="nt"))
     with pytest.raises(UserError, match=r"Windows takes no file called 'con.jpg'"):
         archives.ZipSource(source).members()
 

@@ -23,7 +23,7 @@ from jaxfood.data.food11.years import SPLITS, compare, counted
 from jaxfood.data.index import counted as counted_kinds
 from jaxfood.data.walk import walk_folder
 from jaxfood.errors import UserError, first_few
-from jaxfood.files import absolute, reading, reason, write_whole
+from jaxfood.files import absolute, move, reading, reason, write_whole
 from jaxfood.places import check_writable_folder, entries, exists, is_folder, kind, similar
 
 MARK = "food11.json"  # in the folder that is made: what it was made of, and how many pictures it has
@@ -107,7 +107,7 @@ def unpack(sources: Sequence[Source], out: Path) -> list[str]:
         _write(layout, sources, unfinished)
         if place.is_dir():
             place.rmdir()  # it is empty, and Windows renames onto no folder
-        os.rename(unfinished, place)
+        move(unfinished, place)
         sync_folder(place.parent)
     except OSError as error:
         raise UserError(f"cannot write to {out} ({reason(error)}): mend that, or choose another --out") from error
