@@ -318,6 +318,17 @@ def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a.zip"]
 
 
+def test_the_checksum_of_a_compressed_tar_is_compared(tmp_path: Path) -> None:
+    """tarfile stops reading before it; it is what tells a changed byte of a picture."""
+    source = make_tar(tmp_path / "a.tar.gz", contents(LAYOUTS["2022"]), "w:gz")
+    content = bytearray(source.read_bytes())
+    content[-8] ^= 1
+    source.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        unpack(source, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["a.tar.gz"]
+
+
 def test_a_password_is_said(tmp_path: Path) -> None:
     source = make_zip(tmp_path / "a.zip", {"train/0_0.jpg": picture(1)})
     content = bytearray(source.read_bytes())
@@ -388,7 +399,7 @@ def parquet(tmp_path: Path) -> Path:
     write("train-00000-of-00002-ab12.parquet", [0, 1, 1], "x{}.png")
     write("train-00001-of-00002-cd34.parquet", [0], "")
     write("validation-00000-of-00001.parquet", [1], "")
-    write("test-00000-of-00001.parquet", [None, -1], "000{}.jpg")
+    write("test-00000-of-00001.parquet", [None, -1], "..\\..\\tmp/000{}.jpg")  # of which the last part counts
     return folder.parent
 
 

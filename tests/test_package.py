@@ -146,8 +146,13 @@ def built(environment: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
     """The folder of a wheel and an sdist, built of a copy of what git would check out."""
     python = environment(f"{sys.version_info.major}.{sys.version_info.minor}")
     copy = tmp_path_factory.mktemp("checkout") / "jaxfood"
-    ignore = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "__pycache__", ".*_cache", "runs", "dist", "build")
-    shutil.copytree(ROOT, copy, ignore=ignore)
+    made = {".git", ".venv", "runs", "dist", "build"}  # at the top alone: jaxfood/runs is a part of it
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        cached = {name for name in names if name == "__pycache__" or name.endswith(("_cache", ".egg-info"))}
+        return cached | (made & set(names) if Path(folder) == ROOT else set())
+
+    shutil.copytree(ROOT, copy, ignore=ignored)
     sh(python, "-m", "pip", "install", "--quiet", "hatchling", cwd=copy)
     sh(python, "-m", "hatchling", "build", cwd=copy)
     return copy / "dist"

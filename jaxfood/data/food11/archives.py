@@ -125,7 +125,7 @@ class ZipSource:
         names = set(wanted)
         with _undamaged(self.path), zipfile.ZipFile(self.path) as archive:
             for info in archive.infolist():
-                member = Member(_plain_name(self.path, info.filename), info.file_size)
+                member = Member(plain_name(self.path, info.filename), info.file_size)
                 if member.name in names and not info.is_dir():
                     with archive.open(info) as file:
                         yield member, _read(self.path, member, file)
@@ -133,7 +133,7 @@ class ZipSource:
     def _files(self, archive: zipfile.ZipFile) -> Iterator[Member]:
         limits = _Limits(self.path)
         for info in archive.infolist():
-            name = _plain_name(self.path, info.filename)
+            name = plain_name(self.path, info.filename)
             mode = info.external_attr >> 16  # as Unix has it, where the archive was made there
             if info.is_dir() or info.filename.endswith("\\"):
                 continue
@@ -168,14 +168,12 @@ class TarSource:
     def _files(self, is_wanted: Callable[[Member], bool]) -> Iterator[tuple[Member, bytes | None]]:
         """Every file, and the content of those that are wanted."""
         limits = _Limits(self.path)
-        with (
-            _undamaged(self.path),
-            self._decompress(self.path) as stream,
-            tarfile.open(fileobj=cast(IO[bytes], _Bounded(self.path, stream)), mode="r:") as archive,
-        ):
+        with _undamaged(self.path), self._decompress(self.path) as stream:
+            bounded = _Bounded(self.path, stream)
+            archive = tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:")  # noqa: SIM115  # holds nothing itself
             while (info := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # or it keeps them all
-                name = _plain_name(self.path, info.name)
+                name = plain_name(self.path, info.name)
                 member = limits.counted(Member(name, info.size))  # before tarfile reads on to what follows it
                 if info.isdir():
                     continue
@@ -184,22 +182,33 @@ class TarSource:
                     continue
                 file = archive.extractfile(info) if is_wanted(member) else None
                 yield member, None if file is None else _read(self.path, member, file)
-            stream.seek(archive.offset)
-            if stream.read(512) != bytes(512):  # tarfile takes an archive that is cut between two files for whole
+            if bounded.last != bytes(512):  # tarfile takes an archive that is cut between two files for whole
                 raise _cut_short(self.path)
+            bounded.read_on()
 
 
 class _Bounded:
-    """What tarfile needs of a file, and no more at once than a file may have."""
+    """What tarfile needs of a file, and no more at once than a file may have.
+
+    Attributes:
+        last: what was read last.
+    """
 
     def __init__(self, path: Path, stream: Any) -> None:
         self._path, self._stream = path, stream
         self.seek, self.tell = stream.seek, stream.tell
+        self.last = b""
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MAX_READ:
             raise UserError(f"{self._path}: a header of it declares {size:,} bytes: this is no archive of pictures")
-        return self._stream.read(size)
+        self.last = self._stream.read(size)
+        return self.last
+
+    def read_on(self) -> None:
+        """Read what is behind the last file, some padding, where decompressors compare their checksums."""
+        if self._stream.read(_MAX_READ) and self._stream.read(1):
+            raise UserError(f"{self._path} goes on for more than {_MAX_READ:,} bytes behind its end: not unpacked")
 
 
 class _Limits:
@@ -242,7 +251,7 @@ def _read(path: Path, member: Member, file: IO[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def _plain_name(path: Path, name: str) -> str:
+def plain_name(path: Path, name: str) -> str:
     """A member's path with `/`, without `./`.
 
     Raises:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jaxfood.data.food11.archives import MAX_BYTES, MAX_FILE_BYTES, Member
+from jaxfood.data.food11.archives import MAX_BYTES, MAX_FILE_BYTES, Member, plain_name
 from jaxfood.data.walk import is_picture
 from jaxfood.errors import UserError, shown
 from jaxfood.extras import require
@@ -72,7 +72,8 @@ class ParquetSource:
         columns = ["image.path", "label"] if "label" in file.schema_arrow.names else ["image.path"]
         for batch in file.iter_batches(1024, columns=columns):
             for row in batch.to_pylist():
-                own, label = PurePosixPath((row["image"] or {}).get("path") or ""), row.get("label")
+                told = ((row["image"] or {}).get("path") or "").replace("\\", "/").rpartition("/")[2]
+                own, label = PurePosixPath(plain_name(self.path, told)), row.get("label")
                 suffix = own.suffix if is_picture(own.name) else ".jpg"
                 if label is not None and (not isinstance(label, int) or label >= 0):
                     yield f"{label}_{number}{suffix}"
