@@ -53,6 +53,7 @@ class InUse:
 
 def test_a_file_that_a_scanner_has_open_is_replaced_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_TRIES", 3)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
     (tmp_path / "submission.csv").write_text("old", encoding="utf-8")
     be_windows(monkeypatch, files, replace=InUse(2))
     files.write_whole(tmp_path / "submission.csv", "new")
