@@ -18,6 +18,7 @@ COMMANDS = {  # the module of each
     "export": "jaxfood.export",
     "lessons": "jaxfood.lessons.__main__",
     "doctor": "jaxfood.doctor",
+    "food11": "jaxfood.food11",
     "data.tfds": "jaxfood.data.tfds.__main__",
 }
 

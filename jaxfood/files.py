@@ -22,6 +22,8 @@ from typing import Any, cast
 from jaxfood.errors import UserError, shown
 from jaxfood.extras import require
 
+_IN_USE = (32, 33)  # Windows' sharing and lock violations, which Python tells as "no permission"
+_TRIES = 10  # at a rename, over a second, where virus scanners and indexers hold new files open for a moment
 _SECONDS_BETWEEN_WRITES = 10.0  # a bucket refuses more than one write of a file a second
 _SERVICE = re.compile(r"\w{2,}:/")  # one letter is a drive of Windows; pathlib leaves a single slash
 
@@ -126,6 +128,8 @@ def reason(error: OSError) -> str:
         errno.EDQUOT: "the quota of the disk is used up",
         errno.EROFS: "the disk can only be read",
     }
+    if getattr(error, "winerror", None) in _IN_USE:
+        return "another program has it open"
     return plain.get(error.errno or 0) or error.strerror or str(error)
 
 
@@ -177,11 +181,30 @@ def write_whole(path: Path, content: str | bytes) -> None:
     try:
         temporary.write_bytes(encoded)
         _sync(temporary, os.O_RDWR)
-        os.replace(temporary, path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     with suppress(OSError):  # Windows and some network disks have no such thing
         _sync(path.parent, os.O_RDONLY)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file or folder another name on the same disk, in place of a file that has it.
+
+    Windows refuses while any program has one of the two open, as virus scanners have each new file for a moment: there
+    it is tried for a second.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    for left in reversed(range(_TRIES if os.name == "nt" else 1)):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if not left:
+                raise
+            time.sleep(1 / _TRIES)
 
 
 def _encoded(text: str) -> bytes:

@@ -4,6 +4,7 @@ It is loaded before everything else (see `jaxfood/__init__.py`), so it imports n
 """
 
 import atexit
+import errno
 import io
 import os
 import signal
@@ -128,12 +129,13 @@ def open_streams() -> None:
         ):  # pythonw has none; tests and notebooks their own
             continue
         with suppress(OSError, ValueError):
-            if os.name == "posix" and stream.fileno() == number:
+            # Windows' console is no file; what leads elsewhere (a pipe, a file) is one there too.
+            if (os.name == "posix" or not stream.isatty()) and stream.fileno() == number:
                 stream.flush()
                 raw = io.BufferedWriter(_Output(number, "wb", closefd=False))
                 encoding = stream.encoding
                 setattr(sys, name, io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=True))
-            else:  # Windows' console is no file
+            else:
                 stream.reconfigure(errors="backslashreplace")
 
 
@@ -146,7 +148,8 @@ class _Output(io.FileIO):
         except OSError as error:
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # for those too who write to it by its number
-                if not isinstance(error, BrokenPipeError):
+                # Windows tells a pipe that nobody reads any more as an invalid argument.
+                if not isinstance(error, BrokenPipeError) and not (os.name == "nt" and error.errno == errno.EINVAL):
                     line = f"the output takes no more ({error.strerror}): going on without it\n"
                     os.write(2, line.encode())
             return len(data)

@@ -120,10 +120,10 @@ def test_interrupted_drawing_leaves_nothing(tmp_path, small_demo, monkeypatch):
 def test_another_process_may_be_faster(tmp_path, small_demo, monkeypatch):
     def be_overtaken(unfinished: Path, root: Path) -> None:
         (root / "train").mkdir(parents=True)
-        rename(unfinished, root)
+        replace(unfinished, root)
 
-    rename = os.rename
-    monkeypatch.setattr(os, "rename", be_overtaken)
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", be_overtaken)
     assert demo_root(tmp_path).is_dir()
     assert [path.name for path in tmp_path.iterdir()] == ["demo-v1"]
 

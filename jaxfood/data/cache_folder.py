@@ -14,7 +14,7 @@ import PIL
 
 from jaxfood.data.index import PictureIndex
 from jaxfood.errors import UserError
-from jaxfood.files import home, is_remote, reading, reason, to_local_path
+from jaxfood.files import home, is_remote, move, reading, reason, to_local_path
 
 # Part of the fingerprint: raise it when the bytes of an entry would come out differently.
 FORMAT_VERSION = 2
@@ -113,7 +113,13 @@ def publish(temporary: Path, path: Path) -> None:
     """
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        move(temporary, path)
+    except PermissionError:
+        # Windows does not replace what another process has mapped. The name is that of the content, so it is the same.
+        if os.name != "nt" or not path.exists():
+            raise
+        temporary.unlink()
     sync_folder(path.parent)
 
 

@@ -21,6 +21,7 @@ from jaxfood import processes
 from jaxfood.data.cache_folder import cache_folder, is_abandoned, sync_folder, temporary_name, writing_to
 from jaxfood.data.demo_drawings import GROUPS, Sketch, disc, random_colour, shaded, varied
 from jaxfood.data.threads import map_in_threads
+from jaxfood.files import move
 
 # The version in the name: raise it when the pictures change, so that nobody measures with old ones.
 DEMO_NAME = "demo-v1"
@@ -54,7 +55,7 @@ def _draw_once(root: Path) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
         try:
             _draw_all(unfinished)
-            os.rename(unfinished, root)
+            move(unfinished, root)
             sync_folder(root.parent)
         except OSError:
             if not root.is_dir():  # otherwise another process was faster, and its pictures are the same

@@ -132,6 +132,9 @@ class _Finder:
         self._listed: dict[Path, dict[str, str]] = {}
 
     def __call__(self, name: str) -> Path | None:
+        return self._find(name) or (self._find(name.replace("\\", "/")) if "\\" in name else None)  # written on Windows
+
+    def _find(self, name: str) -> Path | None:
         suffixes = ("",) if is_picture(name) else ("", *PICTURE_SUFFIXES)
         for folder in self._folders:
             for suffix in suffixes:

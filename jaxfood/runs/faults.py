@@ -18,6 +18,8 @@ _MENDS = {
     errno.EDQUOT: "free some of your share of the disk",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
 }
+# TensorStore tells Windows' own numbers there, where Python translates them.
+_OF_WINDOWS = {5: errno.EACCES, 32: errno.EACCES, 39: errno.ENOSPC, 112: errno.ENOSPC, 1295: errno.EDQUOT}
 
 
 def reason_of(error: BaseException) -> str:
@@ -40,7 +42,8 @@ def _code(error: BaseException) -> int:
     if isinstance(error, OSError):
         return error.errno or 0
     found = _OS_ERROR.search(str(error))
-    return int(found[2]) if found else 0
+    number = int(found[2]) if found else 0
+    return _OF_WINDOWS.get(number, 0) if os.name == "nt" else number
 
 
 @functools.cache
