@@ -37,8 +37,9 @@ def test_a_validation_loss_that_is_no_number_is_no_best(
     """It was "new best" with status 0, and predict answered 0 for every picture."""
     evaluate = Training._evaluate
 
-    def broken(self: Training) -> dict[str, float]:
-        return evaluate(self) | ({"loss": float("nan")} if self.step == 6 else {})
+    def broken(self: Training) -> tuple[dict[str, float], None]:
+        means, _ = evaluate(self)
+        return means | ({"loss": float("nan")} if self.step == 6 else {}), None
 
     monkeypatch.setattr(Training, "_evaluate", broken)
     with pytest.raises(UserError) as error:

@@ -3,6 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
+from jaxfood.errors import within_columns
 from jaxfood.report import labels
 from jaxfood.report.labels import fit_labels
 
@@ -13,8 +14,8 @@ def test_names_are_shortened_to_the_room_there_is() -> None:
 
 
 def test_a_wide_character_takes_two_columns_and_an_accent_none() -> None:
-    assert labels._shortened("食べ物食べ物", 8) == "食べ物…"
-    assert labels._shortened("cafe\u0301", 4) == "cafe\u0301"
+    assert within_columns("食べ物食べ物", 8) == "食べ物…"
+    assert within_columns("cafe\u0301", 4) == "cafe\u0301"
 
 
 def test_latin_names_open_no_other_font(monkeypatch: pytest.MonkeyPatch) -> None:

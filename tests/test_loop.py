@@ -271,10 +271,10 @@ def test_metrics_are_written_only_when_their_checkpoint_is_whole(
     workdir = tmp_path / "run"
     write = Logbook.metrics
 
-    def check(self: Any, record: dict[str, Any]) -> None:
+    def check(self: Any, record: dict[str, Any], *more: Any) -> None:
         with Checkpoints(workdir) as checkpoints:
             assert checkpoints.find(record["step"]) == record["step"]
-        write(self, record)
+        write(self, record, *more)
 
     monkeypatch.setattr(Logbook, "metrics", check)
     train_and_evaluate(changed(config, train={"epochs": 1}), workdir)
@@ -355,7 +355,7 @@ def test_early_stopping_and_the_first_of_equal_bests(
 ) -> None:
     _, config = finished
     accuracies = iter([0.25, 0.5, 0.5, 0.25, 0.5, 0.75])
-    monkeypatch.setattr(Training, "_evaluate", lambda self: {"loss": 1.0, "accuracy": next(accuracies)})
+    monkeypatch.setattr(Training, "_evaluate", lambda self: ({"loss": 1.0, "accuracy": next(accuracies)}, None))
     workdir = tmp_path / "run"
     summary = train_and_evaluate(changed(config, train={"epochs": 9, "patience": 2}), workdir)
     assert (summary["best_epoch"], summary["best_accuracy"], summary["epochs"]) == (2, 0.5, 5)

@@ -112,14 +112,14 @@ def _cores() -> int:
 def _free_and_all_memory() -> tuple[int, int] | None:
     """Bytes, of the container where that has less than the machine; None: the system does not say."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return None
     told = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
     free, everything = told["MemAvailable"], told["MemTotal"]
     limits = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     try:
-        most, used = (int(path.read_text()) for path in limits)
+        most, used = (int(path.read_text(encoding="utf-8")) for path in limits)
     except (OSError, ValueError):  # no such limit, or "max"
         return free, everything
     return min(free, most - used), min(everything, most)
