@@ -60,6 +60,7 @@ def test_windows_have_a_uniform_area_and_a_uniform_logarithm_of_their_ratio() ->
         assert (start == room).any()
 
 
+@pytest.mark.slow
 def test_a_window_that_never_fits_is_the_whole_picture() -> None:
     window = geometry.draw_window(jax.random.key(3), (100, 100), 1.0, 1.0001)
     assert [int(number) for number in window] == [0, 0, 100, 100]
@@ -154,6 +155,7 @@ def test_posterized_values_are_pillows(bits: int) -> None:
     assert_same(trivial.posterize(PLAIN, jnp.asarray(bits)), ImageOps.posterize(PICTURE, bits), 0)
 
 
+@pytest.mark.slow
 def test_equalized_solarized_and_stretched_pictures_are_pillows() -> None:
     assert_same(trivial.equalize(PLAIN), ImageOps.equalize(PICTURE), 0)
     assert_same(trivial.solarize(PLAIN, 100 / 255 - 1e-4), ImageOps.solarize(PICTURE, 100), 0)

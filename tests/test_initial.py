@@ -55,6 +55,7 @@ def assert_same(one: Any, other: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 def test_a_runs_weights_are_taken_whole_where_the_classes_are_its_own(
     tiny_config: Config, source: Callable[..., Path]
 ) -> None:

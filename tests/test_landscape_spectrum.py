@@ -208,6 +208,7 @@ def test_the_probability_of_a_miss_is_that_of_both_ends_together() -> None:
     assert 2 * at_one_end == pytest.approx(probability, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_what_may_be_unseen_shrinks_with_the_vectors() -> None:
     values = np.linspace(0.1, 1, 3000)
     few, many = (extreme_eigenvalues(quadratic(values), SpectrumSettings(memory_gib=memory)) for memory in (0, 1))

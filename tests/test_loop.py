@@ -101,6 +101,7 @@ def test_metric_sums_count_every_picture_once(finished: tuple[Path, Config]) -> 
         assert right == pytest.approx(round(right), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_interrupt_inside_an_epoch_and_resume_gives_the_same_run(
     finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +223,7 @@ def test_class_weights_that_do_not_fit_are_refused_before_any_work(tiny_config: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_metrics_of_a_safe_checkpoint_are_not_lost(
     finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +283,7 @@ def test_metrics_are_written_only_when_their_checkpoint_is_whole(
     assert len(read_metrics(workdir / "metrics.jsonl")) == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so_and_more_epochs_go_on(
     finished: tuple[Path, Config], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,6 +353,7 @@ def test_a_mistake_costs_nothing_of_an_earlier_run(finished: tuple[Path, Config]
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
 
 
+@pytest.mark.slow
 def test_early_stopping_and_the_first_of_equal_bests(
     finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,7 @@ def test_runs_of_two_image_sizes_answer_together_with_views(augmented: Path, mak
     np.testing.assert_allclose(together[1], np.mean([views_by_hand(run, path, 2) for run in runs], axis=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_views_need_a_run_that_knows_them(
     augmented: Path, run: Path, tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,7 @@ def one_epoch(tiny_config: Config) -> Config:
     return replace(tiny_config, train=replace(tiny_config.train, epochs=1))
 
 
+@pytest.mark.slow
 def test_a_run_is_held_by_one_process_and_free_when_it_dies(one_epoch: Config, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     train_and_evaluate(one_epoch, workdir)
