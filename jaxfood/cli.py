@@ -19,6 +19,7 @@ from jaxfood.files import to_path
 from jaxfood.terminal import INTERRUPTED
 
 USER_ERROR = 2
+MOST_VIEWS = 1000  # of test-time augmentation: more than helps is a typing error
 
 
 class Parser(argparse.ArgumentParser):
@@ -113,6 +114,17 @@ def choose_recipe(recipe: str | None, settings: Source) -> str | None:
         return recipe
     print("no --config and no --data setting: taking the demo recipe (drawn pictures, no download)")
     return "demo"
+
+
+def up_to(most: int, things: str) -> Callable[[str], int]:
+    """The `type` of a flag that takes how many of something, 0 to `most`."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or len(text) > 4 or int(text) > most:
+            raise argparse.ArgumentTypeError(f"it takes how many {things}, 0 to {most}, not {shown(text)}")
+        return int(text)
+
+    return read
 
 
 def say(text: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jaxfood import cli
 from jaxfood.config.distributed import NONE
 from jaxfood.config.sections import DeviceConfig
-from jaxfood.errors import UserError, first_few, shown
+from jaxfood.errors import UserError, first_few
 from jaxfood.extras import require
 from jaxfood.files import is_remote, to_local_path
 from jaxfood.places import check_writable_folder, is_folder
@@ -29,7 +29,6 @@ calibration, each class, which are mixed up, which mistakes are the surest, whic
 evaluation.json, predictions.csv, suspected_labels.csv, report.html and pictures. Several runs, and all folds of one,
 answer together, and are compared."""
 
-_MOST_VIEWS = 1000  # far beyond what helps: a typing error
 _MOST_EXPLAINED = 100
 
 
@@ -115,14 +114,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tta",
         metavar="N",
-        type=_up_to(_MOST_VIEWS, "views"),
+        type=cli.up_to(cli.MOST_VIEWS, "views"),
         default=0,
         help="test-time augmentation, as predict has it; takes N + 1 times as long (default: 0)",
     )
     parser.add_argument(
         "--explain",
         metavar="N",
-        type=_up_to(_MOST_EXPLAINED, "pictures"),
+        type=cli.up_to(_MOST_EXPLAINED, "pictures"),
         default=0,
         help="also show why, for N pictures: the most confident mistakes, then the least certain (default: 0)",
     )
@@ -131,17 +130,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if shell_made := [run for run in arguments.runs if cli.is_picture_name(run.name) and not is_folder(run)]:
         raise UserError(f"{shell_made[0]} is not a run: {cli.SHELL_GLOB}")
     return arguments
-
-
-def _up_to(most: int, things: str) -> Any:
-    """Reads how many of something a flag asks for."""
-
-    def read(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or len(text) > 4 or int(text) > most:
-            raise argparse.ArgumentTypeError(f"it takes how many {things}, 0 to {most}, not {shown(text)}")
-        return int(text)
-
-    return read
 
 
 def _default_out(runs: Sequence[Path], images: str) -> Path:

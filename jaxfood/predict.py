@@ -1,6 +1,5 @@
 """`python -m jaxfood.predict`: the classes of new pictures, as the homework's submission.csv."""
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jaxfood import cli
 from jaxfood.config.sections import DeviceConfig
-from jaxfood.errors import UserError, first_few, shown
+from jaxfood.errors import UserError, first_few
 from jaxfood.files import is_remote
 from jaxfood.inference.answer_table import FEW, answer_table
 from jaxfood.inference.submission import ID_FORMS, describe_ids, make_ids, write_probabilities, write_submission
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Write the class of every picture of a folder. Several runs, and all folds of one, answer together, by
 the mean of their probabilities."""
-
-
-_MOST_VIEWS = 1000  # far beyond what helps: a typing error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--tta",
         metavar="N",
-        type=_views,
+        type=cli.up_to(cli.MOST_VIEWS, "views"),
         default=0,
         help="test-time augmentation: answer by half the plain view and half the mean of N views, changed as in the "
         "run's training; takes N + 1 times as long (default: 0)",
@@ -98,13 +94,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.say(f"{arguments.probabilities}: probabilities of {len(answers.classes)} classes{_empty_rows(answers)}")
     write_submission(arguments.out, ids, categories.tolist())
     cli.say(f"{arguments.out}: {len(ids)} rows; {describe_ids(index.paths, ids, arguments.ids)}")
-
-
-def _views(text: str) -> int:
-    """How many views `--tta` asks for."""
-    if not text.isascii() or not text.isdecimal() or len(text) > 4 or int(text) > _MOST_VIEWS:
-        raise argparse.ArgumentTypeError(f"it takes how many views, 0 to {_MOST_VIEWS}, not {shown(text)}")
-    return int(text)
 
 
 def _same(one: Path, other: Path) -> bool:
