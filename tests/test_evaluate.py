@@ -155,7 +155,7 @@ def test_an_earlier_evaluation_is_replaced_and_nothing_else(
 ) -> None:
     explained: list[Any] = []
 
-    def explain(runs: Any, index: Any, rows: Any, which: Any, progress: Any) -> list[Any]:
+    def explain(runs: Any, index: Any, rows: Any, which: Any, progress: Any, *, cache_dir: Any) -> list[Any]:
         explained.append((list(runs), list(rows), which))
         return [SimpleNamespace(name="why", png=b"png", title="why", caption="", alt="")]
 

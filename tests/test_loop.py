@@ -251,10 +251,10 @@ def test_metrics_of_the_last_epoch_are_not_lost(
     workdir = tmp_path / "run"
     write = Logbook.metrics
 
-    def die_at_the_end(self: Any, record: dict[str, Any]) -> None:
+    def die_at_the_end(self: Any, record: dict[str, Any], *more: Any) -> None:
         if record["epoch"] == config.train.epochs:
             raise Killed
-        write(self, record)
+        write(self, record, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(Logbook, "metrics", die_at_the_end)
@@ -386,7 +386,7 @@ def test_the_lowest_loss_may_tell_the_best(
     _, config = finished
     pairs = [(3.0, 0.25), (1.5, 0.5), (1.5, 1.0), (2.0, 1.0)]
     evaluations = iter([{"loss": loss, "accuracy": accuracy} for loss, accuracy in pairs])
-    monkeypatch.setattr(Training, "_evaluate", lambda self: next(evaluations))
+    monkeypatch.setattr(Training, "_evaluate", lambda self: (next(evaluations), None))
     settings = {"epochs": 9, "patience": 1, "monitor": "valid_loss"}
     summary = train_and_evaluate(changed(config, train=settings, checkpoint={"every": 1}), tmp_path / "run")
     assert (summary["best_epoch"], summary["best_accuracy"], summary["epochs"]) == (2, 0.5, 4)

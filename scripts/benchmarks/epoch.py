@@ -20,6 +20,7 @@ from jaxfood import load_config, train_and_evaluate
 from jaxfood.cli import set_up_jax
 from jaxfood.data.batches import epoch_order
 from jaxfood.training import start
+from jaxfood.training.logbook import Confusion
 from jaxfood.training.loop import Training
 
 
@@ -50,11 +51,12 @@ class Measured(Training):
         whole = timed(super()._epoch)
         self.epochs.append(whole - self._aside)
 
-    def _evaluate(self) -> dict[str, float]:
-        result: dict[str, float] = {}
+    def _evaluate(self) -> tuple[dict[str, float], Confusion | None]:
+        result = ({}, None)
 
         def aside() -> None:
-            result.update(super(Measured, self)._evaluate())
+            nonlocal result
+            result = super(Measured, self)._evaluate()
             self.checkpoints.wait()
             self.updates.append(self._bare_updates())
 
