@@ -101,7 +101,7 @@ def test_every_flag_and_command_that_the_pages_name_is_there() -> None:
         text = page.read_text("utf-8")
         flags = set(re.findall(rf"--((?:{'|'.join(SECTIONS)})\.\w+)", text)) - {"optimizer.lr"}  # shown as a mistake
         assert flags <= SETTINGS, page
-        named = set(re.findall(r"python -m jaxfood\.([a-z_.]*[a-z])", text))
+        named = set(re.findall(r"python -m jaxfood\.([a-z_.]*[a-z][0-9]*)", text))
         assert named <= commands, page
 
 

@@ -154,7 +154,7 @@ async def _of_form(request: Request, chunks: AsyncIterator[bytes]) -> bytes:
 
 
 def _described(answer: "Answer", classes: Sequence[str], *, saliency: bool) -> dict[str, Any]:
-    """An answer as JSON has it: see README."""
+    """An answer as JSON has it: see docs/howto/serve.md."""
     order = (-answer.probabilities).argsort(kind="stable")
     described: dict[str, Any] = {
         "classes": [
