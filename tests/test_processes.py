@@ -331,6 +331,7 @@ def save_pictures(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_processes_know_and_tell_each_other(findings: list[dict[str, Any]]) -> None:
     assert [found["count"] for found in findings] == [2, 2]
     assert [found["first"] for found in findings] == [True, False]
@@ -339,12 +340,14 @@ def test_processes_know_and_tell_each_other(findings: list[dict[str, Any]]) -> N
         assert found["folders"] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_mistake_in_one_is_raised_in_all(findings: list[dict[str, Any]]) -> None:
     for found in findings:
         assert found["mistakes"] == ["", "process 0: no such disk", "process 1: no such disk", "no such disk"]
         assert found["difference"] == "other is 0 in process 0 and 1 in process 1: start all processes with the same"
 
 
+@pytest.mark.slow
 def test_the_first_decodes_for_all_that_see_its_cache(findings: list[dict[str, Any]]) -> None:
     for found in findings:
         assert "2 of the 7 pictures" in found["strict"]
@@ -358,12 +361,14 @@ def test_the_first_decodes_for_all_that_see_its_cache(findings: list[dict[str, A
         assert one["images"] == loaded[0]["images"]
 
 
+@pytest.mark.slow
 def test_what_the_first_decoded_is_what_the_others_read(findings: list[dict[str, Any]], tmp_path: Path) -> None:
     pictures = save_pictures(tmp_path)
     expected = [decode_picture(pictures / f"0_{number}.png", 16) for number in (0, 2, 3, 4, 5)]
     np.testing.assert_array_equal(np.array(findings[1]["decoding"]["images"]), expected)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_both_at_one_step(findings: list[dict[str, Any]]) -> None:
     assert findings[0]["stopped"] == findings[1]["stopped"] >= 20
 

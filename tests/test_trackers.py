@@ -226,6 +226,7 @@ def test_tensorboard_gets_settings_scalars_and_pictures(tmp_path: Path) -> None:
     assert any(value.tag == "_hparams_/session_end_info" for _, value in found)
 
 
+@pytest.mark.slow
 def test_tensorboard_that_is_asked_for_later_gets_the_earlier_epochs(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason="an optional extra")
     told(tmp_path, LoggingConfig(), (1, 2))
