@@ -5,7 +5,6 @@ The public names; each is imported when it is first used, so that `import jaxfoo
 
 import sys
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 # Python is finding a command of this package, and of no other: Ctrl-C shall be one line from here on.
 if sys.argv[:1] == ["-m"] and any(
@@ -20,16 +19,11 @@ from etils import epy
 
 from jaxfood.version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from jaxfood.evaluate import evaluate as evaluate
-
 with epy.lazy_api_imports(globals()):
-    if not TYPE_CHECKING:
-        from jaxfood import evaluate as evaluate  # the module, which can be called: it says why
-
     from jaxfood.config import Config as Config
     from jaxfood.config import load_config as load_config
     from jaxfood.errors import UserError as UserError
+    from jaxfood.evaluate import evaluate as evaluate
     from jaxfood.inference.probabilities import predict_probabilities as predict_probabilities
     from jaxfood.model.classifier import FoodClassifier as FoodClassifier
     from jaxfood.optim.optimizers import make_optimizer as make_optimizer

@@ -1,7 +1,7 @@
 """`python -m jaxfood.evaluate`: how good trained runs are on labelled pictures. The module can be called, too.
 
-`jaxfood.evaluate` is at once this module and the public function: Python binds a module to its package under its name
-as soon as anybody imports it, and so would take the function's place.
+`jaxfood.evaluate` is the public function, and this module as soon as anybody imports it: Python then binds a module to
+its package under its name, in the function's place.
 """
 
 import argparse
