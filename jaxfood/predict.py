@@ -1,5 +1,6 @@
 """`python -m jaxfood.predict`: the classes of new pictures, as the homework's submission.csv."""
 
+import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,39 +23,7 @@ the mean of their probabilities."""
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, predict, write."""
-    parser = cli.Parser("predict", DESCRIPTION)
-    parser.add_argument(
-        "runs", metavar="RUN", nargs="+", type=cli.path, help="work directory of a training, folds and all"
-    )
-    parser.add_argument(
-        "--images", metavar="DIR", required=True, help="a folder of pictures, one picture, or a list (.txt, .csv, .tsv)"
-    )
-    parser.add_argument(
-        "--out", metavar="FILE", type=cli.path, default=Path("submission.csv"), help="default: submission.csv"
-    )
-    parser.add_argument(
-        "--probabilities",
-        metavar="FILE",
-        type=cli.path,
-        help="also write the probability of every class, a column each, in the rows of --out (CSV)",
-    )
-    parser.add_argument(
-        "--tta",
-        metavar="N",
-        type=cli.up_to(cli.MOST_VIEWS, "views"),
-        default=0,
-        help="test-time augmentation: answer by half the plain view and half the mean of N views, changed as in the "
-        "run's training; takes N + 1 times as long (default: 0)",
-    )
-    parser.add_argument("--which", metavar="best|last|STEP", default="best", help="which checkpoint (default: best)")
-    forms = "; ".join(f"{form}: {meaning}" for form, meaning in ID_FORMS.items())
-    parser.add_argument("--ids", choices=tuple(ID_FORMS), default="stem", help=f"Id of a picture, {forms}")
-    parser.add_argument("--cache_dir", metavar="DIR", default="", help="where decoded pictures are kept")
-    parser.add_argument(
-        "--strict", action="store_true", help="refuse pictures that cannot be read, instead of guessing their class"
-    )
-    arguments = parser.parse_args(argv)
-
+    arguments = _parse(argv)
     from jaxfood.data.index import counted, index_pictures
 
     if shell_made := [run for run in arguments.runs if cli.is_picture_name(run.name) and not is_folder(run)]:
@@ -94,6 +63,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.say(f"{arguments.probabilities}: probabilities of {len(answers.classes)} classes{_empty_rows(answers)}")
     write_submission(arguments.out, ids, categories.tolist())
     cli.say(f"{arguments.out}: {len(ids)} rows; {describe_ids(index.paths, ids, arguments.ids)}")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = cli.Parser("predict", DESCRIPTION)
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", type=cli.path, help="work directory of a training, folds and all"
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", required=True, help="a folder of pictures, one picture, or a list (.txt, .csv, .tsv)"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", type=cli.path, default=Path("submission.csv"), help="default: submission.csv"
+    )
+    parser.add_argument(
+        "--probabilities",
+        metavar="FILE",
+        type=cli.path,
+        help="also write the probability of every class, a column each, in the rows of --out (CSV)",
+    )
+    parser.add_argument(
+        "--tta",
+        metavar="N",
+        type=cli.up_to(cli.MOST_VIEWS, "views"),
+        default=0,
+        help="test-time augmentation: answer by half the plain view and half the mean of N views, changed as in the "
+        "run's training; takes N + 1 times as long (default: 0)",
+    )
+    parser.add_argument("--which", metavar="best|last|STEP", default="best", help="which checkpoint (default: best)")
+    forms = "; ".join(f"{form}: {meaning}" for form, meaning in ID_FORMS.items())
+    parser.add_argument("--ids", choices=tuple(ID_FORMS), default="stem", help=f"Id of a picture, {forms}")
+    parser.add_argument("--cache_dir", metavar="DIR", default="", help="where decoded pictures are kept")
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse pictures that cannot be read, instead of guessing their class"
+    )
+    return parser.parse_args(argv)
 
 
 def _same(one: Path, other: Path) -> bool:
