@@ -165,6 +165,7 @@ def test_equalized_solarized_and_stretched_pictures_are_pillows() -> None:
         np.testing.assert_allclose(change(flat), flat, atol=UNIT / 2)
 
 
+@pytest.mark.slow
 def test_a_jitters_factors_are_uniform_and_its_order_is_drawn() -> None:
     grey = jnp.full((3, 2, 2), 0.5)
     keys = jax.random.split(jax.random.key(0), 2000)
@@ -197,6 +198,7 @@ def test_grey_pictures_are_as_many_as_asked_for() -> None:
     assert_same(found[grey][0][0], PICTURE.convert("L"), 0.6)
 
 
+@pytest.mark.slow
 def test_trivial_augment_takes_each_kind_and_stays_in_range(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(trivial.CHANGES) == 14
     marked = {

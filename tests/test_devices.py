@@ -137,6 +137,7 @@ def place(batch: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[str,
     return next(resident.batches(np.arange(len(pictures)), len(pictures)))
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_evaluation_counts_each_picture_once_over_eight_devices(food: Pictures) -> None:
     found = {}

@@ -77,6 +77,7 @@ def assert_same_folds(ours: Path, theirs: Path, count: int = 2) -> None:
         jax.tree.map(np.testing.assert_array_equal, load_run(a, "last")[1], load_run(b, "last")[1])
 
 
+@pytest.mark.slow
 def test_each_fold_is_a_run_and_their_directory_is_not(trained: Trained, tiny_food: Path) -> None:
     workdir, summary = trained
     assert sorted(path.name for path in workdir.iterdir()) == [
@@ -107,6 +108,7 @@ def test_each_fold_is_a_run_and_their_directory_is_not(trained: Trained, tiny_fo
     assert summary["accuracies"] == [one["best_accuracy"] for one in summary["runs"]]
 
 
+@pytest.mark.slow
 def test_what_the_folds_are_worth_is_told(trained: Trained, tiny_food: Path) -> None:
     workdir, summary = trained
     known = told(workdir)
@@ -138,6 +140,7 @@ def test_the_folds_answer_together_by_the_mean_of_their_probabilities(
     assert ensemble.add(Path("fold2")) == {"folds": 2, "pictures": 9, "accuracy": 1.0}
 
 
+@pytest.mark.slow
 def test_a_fold_that_is_not_finite_names_the_settings_of_all(trained: Trained, config: Config, tmp_path: Path) -> None:
     """A new attempt with the fold's own would train that fold alone."""
     told_of = [
@@ -148,6 +151,7 @@ def test_a_fold_that_is_not_finite_names_the_settings_of_all(trained: Trained, c
     assert f"--config {tmp_path / 'fold2' / 'config.toml'} --workdir NEW" in told_of[1]
 
 
+@pytest.mark.slow
 def test_a_finished_directory_says_so_and_stays(
     trained: Trained, config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,6 +247,7 @@ def test_interrupted_inside_a_fold_it_names_the_whole(
     assert_same_folds(workdir, whole)
 
 
+@pytest.mark.slow
 def test_before_the_first_fold_begins_nothing_is_there_and_nothing_is_lost(
     trained: Trained,
     config: Config,
@@ -327,6 +332,7 @@ def test_killed_while_room_is_made_the_rest_is_removed_the_next_time(
     assert not any(is_run(workdir / f"fold{fold}") for fold in (1, 2, 3))
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time(trained: Trained, config: Config) -> None:
     """The whole, or one of its folds."""
     workdir = trained[0]
@@ -337,6 +343,7 @@ def test_one_process_at_a_time(trained: Trained, config: Config) -> None:
                 train_and_evaluate(settings, folder, resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -398,6 +398,7 @@ def test_the_lowest_loss_may_tell_the_best(
         assert checkpoints.find("best") == 2 * STEPS_PER_EPOCH
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_the_mend(tiny_config: Config, tmp_path: Path) -> None:
     config = changed(tiny_config, optimizer={"learning_rate": 1e30, "clip_norm": float("inf")})
     with pytest.raises(UserError, match=r"training loss is (nan|inf).*learning_rate"):

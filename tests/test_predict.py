@@ -261,6 +261,7 @@ def test_a_run_answers_within_the_memory_that_its_training_had(
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_mistakes_are_named_and_an_earlier_answer_stays(make_run, run: Path, tiny_food: Path, tmp_path: Path) -> None:
     out = tmp_path / "submission.csv"
     out.write_text("earlier")

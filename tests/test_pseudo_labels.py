@@ -61,6 +61,7 @@ def made(*settings: str, scale: float = 0.2) -> TrainState:
     return TrainState.create(config, {"params": params, "batch_stats": stats}, total_steps=100)
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_are_fixmatchs() -> None:
     """Mean of the labelled + weight / (all unlabelled) * sum of the sure ones, by one network pass over both."""
     state = made("train.unlabeled_weight=0.7")
