@@ -9,8 +9,6 @@ import jax
 import numpy as np
 
 from jaxfood.config.sections import Config, DeviceConfig
-from jaxfood.data.cache import load_pictures
-from jaxfood.data.cache_folder import cache_dir_of_run
 from jaxfood.data.index import PictureIndex, counted
 from jaxfood.data.records import doubles, record_split
 from jaxfood.errors import UserError, first_few
@@ -20,7 +18,7 @@ from jaxfood.evaluation.mistakes import Suspect, confident_mistakes, least_certa
 from jaxfood.evaluation.repeats import Repeats, Seen, find_repeats, find_seen
 from jaxfood.evaluation.scores import Scores, score
 from jaxfood.extras import require
-from jaxfood.inference.probabilities import Answers, answer_pictures, common_classes
+from jaxfood.inference.probabilities import Answers, answer_pictures, common_classes, load_for_run
 from jaxfood.runs.directory import each_run, read_config
 
 
@@ -118,15 +116,7 @@ def measure(
     probabilities, by_run = answers.probabilities[readable], answers.by_run[:, readable]
     _check_finite(expanded, by_run)
     # Decoded for the answers: this maps what lies in the cache.
-    pictures = load_pictures(
-        listed,
-        config.data.image_size,
-        cache_dir=cache_dir or cache_dir_of_run(config.data.cache_dir),
-        skip_corrupt=True,
-        exif_orientation=config.data.exif_orientation,
-        resize=config.data.resize,
-        progress=False,
-    )
+    pictures = load_for_run(config, listed, cache_dir, progress=False)
     right = probabilities.argmax(axis=1) == index.labels
     repeats = find_repeats(pictures.digests, index.labels, right)
     seen = tuple(find_seen(run, pictures.digests) for run in expanded)

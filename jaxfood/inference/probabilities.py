@@ -119,15 +119,7 @@ def answer_pictures(
     by_run = np.full((len(loaded), *total.shape), np.nan, np.float32)
     unreadable: dict[Path, str] = {}
     for own, (model, variables, config) in zip(by_run, loaded, strict=True):
-        pictures = load_pictures(
-            index,
-            config.data.image_size,
-            cache_dir=cache_dir or cache_dir_of_run(config.data.cache_dir),
-            skip_corrupt=True,
-            exif_orientation=config.data.exif_orientation,
-            resize=config.data.resize,
-            progress=progress,
-        )
+        pictures = load_for_run(config, index, cache_dir, progress=progress)
         rows = [row_of[path] for path in pictures.paths]
         views = tta if knows_views(config) else 0
         own[rows] = _probabilities(model, variables, config, pictures, mesh, progress, views)
@@ -135,6 +127,26 @@ def answer_pictures(
         unreadable |= pictures.skipped
     total[[row_of[path] for path in unreadable]] = np.nan
     return Answers(total / len(loaded), unreadable, classes, plain, by_run)
+
+
+def load_for_run(config: Config, index: PictureIndex, cache_dir: str | Path = "", *, progress: bool = True) -> Pictures:
+    """The pictures of an index that can be read, squared and turned as a run of this configuration sees them.
+
+    Args:
+        config: the run's.
+        index: which pictures.
+        cache_dir: where decoded pictures are kept; empty: where the run keeps them, if that is on this machine.
+        progress: whether to show a bar.
+    """
+    return load_pictures(
+        index,
+        config.data.image_size,
+        cache_dir=cache_dir or cache_dir_of_run(config.data.cache_dir),
+        skip_corrupt=True,
+        exif_orientation=config.data.exif_orientation,
+        resize=config.data.resize,
+        progress=progress,
+    )
 
 
 def answer_of_run(

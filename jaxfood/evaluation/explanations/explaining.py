@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxfood.data.cache import load_pictures
-from jaxfood.data.cache_folder import cache_dir_of_run
 from jaxfood.data.index import PictureIndex
 from jaxfood.data.pictures import Pictures
 from jaxfood.errors import first_few
@@ -23,7 +21,7 @@ from jaxfood.evaluation.explanations.lime import lime
 from jaxfood.evaluation.explanations.occlusion import occlusion
 from jaxfood.evaluation.explanations.scores import Variables, all_probabilities, class_logits, in_parts
 from jaxfood.evaluation.explanations.sheets import Explanations, RowLabel, draw_sheets
-from jaxfood.inference.probabilities import common_classes
+from jaxfood.inference.probabilities import common_classes, load_for_run
 from jaxfood.model.network import Network
 from jaxfood.model.networks import to_float
 from jaxfood.report.figures import Figure
@@ -130,15 +128,7 @@ def explain_pictures(
 
 def _load(run: Path, index: PictureIndex, which: str | int, cache_dir: str | Path, progress: bool) -> _Run:
     model, variables, config = load_run(run, which)
-    pictures = load_pictures(
-        index,
-        config.data.image_size,
-        cache_dir=cache_dir or cache_dir_of_run(config.data.cache_dir),
-        skip_corrupt=True,
-        exif_orientation=config.data.exif_orientation,
-        resize=config.data.resize,
-        progress=progress,
-    )
+    pictures = load_for_run(config, index, cache_dir, progress=progress)
     # In float32, as bfloat16's gradients are mostly rounding, and plain: for so few pictures the fused blocks are no
     # faster (60 against 64 ms for the gradients of 8 at 96 px) and take five times as long to compile.
     return _Run(run, model.clone(dtype=None, axis_name=None, fused=False), variables, pictures)
