@@ -168,3 +168,12 @@ def test_mixed_batches_are_trained_on_in_bfloat16_and_in_parts(setting: str) -> 
     assert losses[1] != losses[0]
     np.testing.assert_array_equal(*shares)
     assert 0 < shares[0][0] < 1
+
+
+def test_each_update_draws_anew_and_a_repeated_one_the_same() -> None:
+    batch = {**BATCH, "position": np.arange(ROWS)}
+    config = AugmentConfig(mixup=1.0)
+    shares = [float(vary(config, batch, seed=3, epoch=0, step=step)["share"][0]) for step in (0, 1, 2, 0)]
+    assert len(set(shares)) == 3
+    assert shares[3] == shares[0]
+    assert float(vary(config, batch, seed=4, epoch=0, step=0)["share"][0]) != shares[0]
