@@ -62,7 +62,7 @@ def test_a_summary_is_the_mean_over_runs_and_directions() -> None:
 
 def written(numbers: dict[str, Any], folder: Path) -> str:
     pytest.importorskip("matplotlib", reason="lessons draw with it")
-    page = Page(folder, "batch-size", LESSONS["batch-size"])
+    page = Page(folder, "batch-size", LESSONS["batch-size"].summary)
     lesson.write(numbers, page)
     page.save(numbers)
     return (folder / "batch-size.md").read_text()

@@ -109,7 +109,7 @@ def test_a_fault_is_not_taken_for_a_full_memory(made: None, monkeypatch: pytest.
 
 def written(numbers: dict[str, Any], folder: Path) -> str:
     pytest.importorskip("matplotlib", reason="lessons draw with it")
-    page = Page(folder, "batch-time", LESSONS["batch-time"])
+    page = Page(folder, "batch-time", LESSONS["batch-time"].summary)
     lesson.write(numbers, page)
     page.save(numbers)
     return (folder / "batch-time.md").read_text()

@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from jaxfood.config import SCHEDULES
 from jaxfood.errors import UserError
 from jaxfood.lessons import LESSONS, run_lesson
 from jaxfood.lessons.__main__ import main
+from jaxfood.lessons.claims import Claim
 from jaxfood.report import page
 
 
@@ -29,12 +32,64 @@ def test_without_a_name_the_lessons_are_listed_one_line_each(capsys: pytest.Capt
     main([])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(LESSONS)
-    assert all(line.endswith(summary) for line, summary in zip(lines, LESSONS.values(), strict=True))
+    assert all(line.endswith(lesson.summary) for line, lesson in zip(lines, LESSONS.values(), strict=True))
 
 
 def test_an_unknown_name_lists_what_exists(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^no lesson 'momentun'; there are: critical-points, .*batch-size"):
         main(["momentun", "--out", str(tmp_path)])
+
+
+def test_a_lesson_that_trains_on_nothing_takes_no_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--images: the lesson schedules trains on no pictures; those that do: "):
+        main(["schedules", "--out", str(tmp_path), "--images", str(tmp_path)])
+
+
+def test_all_and_names_together_are_refused() -> None:
+    with pytest.raises(UserError, match="--all runs every lesson; leave out momentum, or --all"):
+        main(["momentum", "--all"])
+
+
+@pytest.mark.parametrize(
+    ("relation", "measured", "holds", "worst"),
+    [
+        ("equal", (1.9, 2.3), True, 2.3),
+        ("equal", (2.0, 2.31), False, 2.31),
+        ("at least", (1.7, 9.0), True, 1.7),
+        ("at least", (1.69, 9.0), False, 1.69),
+        ("at most", (-9.0, 2.3), True, 2.3),
+        ("at most", (-9.0, 2.31), False, 2.31),
+        ("equal", (2.0, math.nan), False, math.nan),
+    ],
+)
+def test_a_claim_holds_where_every_seed_is_within_the_tolerance(
+    relation: Any, measured: tuple[float, ...], holds: bool, worst: float
+) -> None:
+    numbers = Claim("name", "source", 2.0, measured, 0.3 + 1e-12, relation).as_json()
+    assert numbers["holds"] is holds
+    np.testing.assert_equal(numbers["measured"], worst)
+    assert numbers.keys() >= {"name", "source", "expected", "tolerance"}
+
+
+def test_all_lessons_have_an_index_in_both_languages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the two here, one makes a claim that does not hold; both pages say so, and the lesson's own does."""
+    claim = Claim("rate", "Someone 2021", 2.0, (3.0, 2.0), 0.5).as_json()
+    for name, claims in (("schedules", []), ("momentum", [claim])):
+        module = importlib.import_module(f"jaxfood.lessons.{name}")
+        monkeypatch.setattr(module, "measure", lambda full, claims=claims: {"claims": claims})
+        monkeypatch.setattr(module, "write", lambda numbers, page: None)
+    for name in set(LESSONS) - {"schedules", "momentum"}:
+        monkeypatch.delitem(LESSONS, name)
+    main(["--all", "--out", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path}/index.md"
+    for index, summary in (("index.md", LESSONS["momentum"].summary), ("index.zh.md", LESSONS["momentum"].summary_zh)):
+        text = (tmp_path / index).read_text(encoding="utf-8")
+        assert f"| [momentum](momentum.md) | {summary} | 0 / 1 |" in text
+        for link in re.findall(r"\]\(([^)]+)\)", text):
+            assert (tmp_path / link).is_file()
+    assert "| rate | Someone 2021 | 2 | 3, 2 | 0.5 | **no** |" in (tmp_path / "momentum.md").read_text()
 
 
 def test_a_file_is_no_folder_to_write_to(tmp_path: Path) -> None:
