@@ -104,8 +104,8 @@ class ResidentBatches:
 
         A column is a batch, so that the rows lie on the devices that use them; those that are not given stay 0.
         """
-        stacks = {"position": np.zeros((len(chosen[0][0]), most), np.int32)}
-        stacks["mask"] = np.zeros_like(stacks["position"], np.float32)
+        shape = len(chosen[0][0]), most
+        stacks: dict[str, np.ndarray] = {"position": np.zeros(shape, np.int32), "mask": np.zeros(shape, np.float32)}
         for name, columns in zip(stacks, zip(*chosen, strict=True), strict=True):
             stacks[name][:, : len(chosen)] = np.stack(columns, axis=1)
         if self._devices is not None:

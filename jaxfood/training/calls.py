@@ -32,13 +32,12 @@ class Calls:
 
     def __init__(self, config: Config, mesh: Mesh, train: Batches, unlabeled: Batches | None = None) -> None:
         """Of batches of labelled pictures and, where there are any, of unlabelled ones."""
-        self._config, self._own, self._unlabeled = config, train, unlabeled
+        self._config, self._all = config, [train] if unlabeled is None else [train, unlabeled]
         self.steps_per_epoch = steps_per_epoch(train.size, config.train.batch_size)
+        self._resident = [batches for batches in self._all if isinstance(batches, ResidentBatches)]
         self.pictures: dict[str, Any] = {}  # what lies on every device and batches are gathered of
-        if isinstance(train, ResidentBatches) and unlabeled is None:
-            self.pictures = train.pictures
-        elif isinstance(train, ResidentBatches) and isinstance(unlabeled, ResidentBatches):
-            self.pictures = {**train.pictures, "unlabeled": unlabeled.pictures}
+        if len(self._resident) == len(self._all):
+            self.pictures = _together(*(batches.pictures for batches in self._resident))
         wanted = config.train.steps_per_call
         self._most = min(wanted or _MOST, self.steps_per_epoch) if self.pictures else 1
         self._is_automatic = not wanted and self._most > 1
@@ -60,24 +59,29 @@ class Calls:
 
         `epoch` and `start` count from 0. With `most` no call makes more updates than that.
         """
-        train = self._config.train
-        ratio = train.unlabeled_ratio
-        own, more = self._own, self._unlabeled
-        feeds = [(own, epoch_order(train.seed, epoch, own.size), train.batch_size)]
-        if more is not None:
-            order = unlabeled_order(train.seed, epoch, more.size, ratio * own.size)
-            feeds.append((more, order, ratio * train.batch_size))
+        orders = self._orders(epoch)
         if not self.pictures:
-            for batch in zip(*(batches.batches(order, size, start) for batches, order, size in feeds), strict=True):
+            each = zip(self._all, orders, strict=True)
+            for batch in zip(*(batches.batches(*order, start) for batches, order in each), strict=True):
                 yield 1, (self._number(1), {}, _together(*batch))
             return
-        chosen = [batches.chosen(order, size, start) for batches, order, size in feeds]
+        chosen = [batches.chosen(*order, start) for batches, order in zip(self._resident, orders, strict=True)]
         while start < self.steps_per_epoch:
             count = self._updates_at(epoch * self.steps_per_epoch + start, most)
-            rows = [list(islice(positions, count)) for positions in chosen]
-            stacks = [batches.stack(each, self._most) for (batches, *_), each in zip(feeds, rows, strict=True)]
+            stacks = [
+                batches.stack(list(islice(positions, count)), self._most)
+                for batches, positions in zip(self._resident, chosen, strict=True)
+            ]
             yield count, (self._number(count), self.pictures, _together(*stacks))
             start += count
+
+    def _orders(self, epoch: int) -> list[tuple[np.ndarray, int]]:
+        """The order of an epoch's pictures and their number in an update, of the labelled and of the unlabelled."""
+        train, (own, *others) = self._config.train, [batches.size for batches in self._all]
+        ratio = train.unlabeled_ratio
+        orders = [(epoch_order(train.seed, epoch, own), train.batch_size)]
+        more = [(unlabeled_order(train.seed, epoch, size, ratio * own), ratio * train.batch_size) for size in others]
+        return orders + more
 
     def _updates_at(self, step: int, most: int | None) -> int:
         """How many updates the call after `step` makes: it ends with the epoch, and where a checkpoint is due."""

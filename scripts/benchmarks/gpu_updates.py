@@ -76,8 +76,11 @@ class Measurement(NamedTuple):
 
 def measure(variant: Variant, setting: Setting) -> Measurement:
     """Updates of one variant. To be run in a process of its own: the peak of JAX's memory never goes back."""
-    make = TorchUpdate if variant.framework == "PyTorch" else JaxUpdates if variant.per_call else JaxUpdate
-    update: JaxUpdate | TorchUpdate = make(variant, setting)
+    update: JaxUpdate | TorchUpdate
+    if variant.framework == "PyTorch":
+        update = TorchUpdate(variant, setting)
+    else:
+        update = (JaxUpdates if variant.per_call else JaxUpdate)(variant, setting)
     update.start()
     first_loss = update.loss()
     update.forget_peak()
@@ -179,7 +182,7 @@ class JaxUpdates(JaxUpdate):
             variant.per_call,
         )
         updates = partial(add_updates, add=add_update)
-        self._count = (np.int32(1),)
+        self._count: tuple[np.int32, ...] = (np.int32(1),)
         if variant.fixed:  # a Python number: `lax.fori_loop` of it is a scan
             self._count = ()
             updates = partial(_fixed_updates, count=variant.per_call)
