@@ -1,5 +1,6 @@
 """The benchmarks of whole runs and of an epoch run, small, and measure what they say."""
 
+import dataclasses
 import sys
 
 import epoch
@@ -96,14 +97,15 @@ def test_bare_updates_are_those_of_the_epoch(tiny_config, tmp_path, monkeypatch)
 
     def counting(self) -> None:
         compiled(self)
-        ((size, update),) = self._update_at.items()
-        self._update_at = {size: lambda *arguments: calls.append(arguments[-1]) or update(*arguments)}
+        ((size, updates),) = self._updates_at.items()
+        self._updates_at = {size: lambda *arguments: calls.append(arguments[-1]) or updates(*arguments)}
 
     monkeypatch.setattr(Training, "compile", counting)
     monkeypatch.setattr(start, "Training", epoch.Measured)
-    assert train_and_evaluate(tiny_config, tmp_path / "run")["step"] == 6  # the bare updates are none of the run's
-    assert len(calls) == 12  # two epochs of three steps, and again
-    for ours, bare in zip(calls[:3] + calls[6:9], calls[3:6] + calls[9:], strict=True):
-        np.testing.assert_array_equal(ours["image"], bare["image"])
+    config = dataclasses.replace(tiny_config, train=dataclasses.replace(tiny_config.train, steps_per_call=2))
+    assert train_and_evaluate(config, tmp_path / "run")["step"] == 6  # the bare updates are none of the run's
+    assert len(calls) == 8  # two epochs of two calls, of two updates and of one, and again
+    for ours, bare in zip(calls[:2] + calls[4:6], calls[2:4] + calls[6:], strict=True):
+        np.testing.assert_array_equal(ours["position"], bare["position"])
     assert len(epoch.Measured.epochs) == len(epoch.Measured.updates) == 2
     assert all(seconds.clock > 0 for seconds in epoch.Measured.epochs + epoch.Measured.updates)

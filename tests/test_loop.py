@@ -14,7 +14,6 @@ from jaxfood.config import LOSSES, OPTIMIZERS, SCHEDULES, Config, load_config
 from jaxfood.config.loss import Focal
 from jaxfood.config.schedule import Plateau
 from jaxfood.config.sections import DeviceConfig
-from jaxfood.data import batches
 from jaxfood.data.index import index_pictures
 from jaxfood.errors import UserError
 from jaxfood.inference.probabilities import predict_probabilities
@@ -22,6 +21,7 @@ from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.directory import load_run
 from jaxfood.runs.progress import Progress
 from jaxfood.train import train_and_evaluate
+from jaxfood.training.calls import Calls
 from jaxfood.training.logbook import Logbook, read_metrics
 from jaxfood.training.loop import Training
 from jaxfood.training.saved import begin_from
@@ -106,19 +106,18 @@ def test_interrupt_inside_an_epoch_and_resume_gives_the_same_run(
     finished: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, config = finished
-    gather = batches.ResidentBatches.batches
+    of_epoch = Calls.of_epoch
 
-    def interrupted(self: Any, order: np.ndarray, batch_size: int, start: int = 0) -> Any:
-        for number, batch in enumerate(gather(self, order, batch_size, start)):
-            if len(order) == NUM_CLASSES * TRAIN_PER_CLASS and (self.seen, number) == (1, 1):
+    def interrupted(self: Calls, epoch: int, *more: Any) -> Any:
+        for number, call in enumerate(of_epoch(self, epoch, *more)):
+            if (epoch, number) == (1, 1):
                 os.kill(os.getpid(), signal.SIGINT)
-            yield batch
-        self.seen += 1
+            yield call
 
+    config = changed(config, train={"steps_per_call": 1})
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(batches.ResidentBatches, "seen", 0, raising=False)
-        patch.setattr(batches.ResidentBatches, "batches", interrupted)
+        patch.setattr(Calls, "of_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt, match="--resume"):
             train_and_evaluate(config, workdir)
     assert steps(workdir)[-1] == STEPS_PER_EPOCH + 2

@@ -95,6 +95,13 @@ class TrainConfig(Section):
         at_least=1,
         at_most=1_000_000,
     )
+    steps_per_call: int = setting(
+        0,
+        "updates that the devices make in one call, equal to the last bit whatever their number; Ctrl-C and the bar "
+        "act between calls; 0: as many as take about a second, at most 32",
+        at_least=0,
+        at_most=10_000,
+    )
     folds: int = setting(
         0,
         "split the training pictures, of each class alike, into so many folds, and train a run for each, on the "
@@ -209,6 +216,13 @@ class CheckpointConfig(Section):
     section = "checkpoint"
     keep_best: int = setting(
         1, "how many of the best checkpoints are kept, beside the last", at_least=1, at_most=10_000
+    )
+    interval: int = setting(
+        1,
+        "epochs between saves; the best in between waits in the devices' memory, and a process that is killed loses "
+        "the epochs since the last save",
+        at_least=1,
+        at_most=1_000_000,
     )
     every: int = setting(0, "also save after each so many steps inside an epoch; 0: at its end only", at_least=0)
 

@@ -2,11 +2,11 @@
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -82,13 +82,38 @@ class ResidentBatches:
         self._multiple_of = mesh.size * parts
         self._images = on_every_device(np.asarray(pictures.images), mesh)
         self._labels = on_every_device(pictures.labels, mesh)
-        gather = partial(_gather, devices=mesh.size if by_device else None)
-        self._gather = jax.jit(gather, out_shardings=by_rows(mesh))
+        self._devices, self._sharding = mesh.size if by_device else None, by_rows(mesh)
+        self._gather = jax.jit(partial(_gather, devices=self._devices), out_shardings=self._sharding)
 
     def batches(self, order: np.ndarray, batch_size: int, start: int = 0) -> Iterator[dict[str, jax.Array]]:
         """The batches of an order: image uint8 `[B, H, W, 3]`, label int32 `[B]`, mask `[B]`, position int32 `[B]`."""
         for positions, mask in batches(order, batch_size, start=start, multiple_of=self._multiple_of):
             yield self._gather(self._images, self._labels, positions, mask)
+
+    @property
+    def pictures(self) -> dict[str, jax.Array]:
+        """All of them: image uint8 `[N, H, W, 3]`, label int32 `[N]`, on every device."""
+        return {"image": self._images, "label": self._labels}
+
+    def chosen(self, order: np.ndarray, batch_size: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The positions and the mask of each batch of an order, which `stack` takes."""
+        return batches(order, batch_size, start=start, multiple_of=self._multiple_of)
+
+    def stack(self, chosen: Sequence[tuple[np.ndarray, np.ndarray]], most: int) -> dict[str, jax.Array]:
+        """Batches that are gathered only where they are used: position int32 `[B, most]` and mask `[B, most]`.
+
+        A column is a batch, so that the rows lie on the devices that use them; those that are not given stay 0.
+        """
+        shape = len(chosen[0][0]), most
+        stacks: dict[str, np.ndarray] = {"position": np.zeros(shape, np.int32), "mask": np.zeros(shape, np.float32)}
+        for name, columns in zip(stacks, zip(*chosen, strict=True), strict=True):
+            stacks[name][:, : len(chosen)] = np.stack(columns, axis=1)
+        if self._devices is not None:
+            stacks = _split_by_device(stacks, self._devices)
+        return {name: self._put(rows) for name, rows in stacks.items()}
+
+    def _put(self, rows: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(rows.shape, self._sharding, lambda index: rows[index])
 
 
 class StreamedBatches:
@@ -159,10 +184,31 @@ def _split_by_device(batch: dict[str, Rows], devices: int) -> dict[str, Rows]:
 def _gather(
     images: jax.Array, labels: jax.Array, positions: jax.Array, mask: jax.Array, devices: int | None
 ) -> dict[str, jax.Array]:
-    batch = {
-        "image": jnp.take(images, positions, axis=0, mode="clip"),  # none is out of bounds
-        "label": jnp.take(labels, positions, mode="clip"),
-        "mask": mask,
-        "position": positions,
-    }
+    rows = {"position": positions, "mask": mask}
+    batch = _taken({"image": images, "label": labels}, rows)
     return batch if devices is None else _split_by_device(batch, devices)
+
+
+def _taken(pictures: Mapping[str, jax.Array], rows: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    taken = {name: jnp.take(whole, rows["position"], axis=0, mode="clip") for name, whole in pictures.items()}
+    return {**taken, **rows}  # "clip": none is out of bounds
+
+
+def batch_of(pictures: Mapping[str, Any], drawn: Mapping[str, Any], number: jax.Array) -> dict[str, Any]:
+    """A batch of a stack (`ResidentBatches.stack`), gathered here; what was not stacked is a batch already.
+
+    Args:
+        pictures: all of them (`ResidentBatches.pictures`), and in `"unlabeled"` such a dictionary where there are any;
+            empty where batches come from disk.
+        drawn: the stack, and `"unlabeled"` so too; or the batch.
+        number: which of the stacked, from 0 on.
+    """
+    if not pictures:
+        return dict(drawn)
+    rows = {
+        name: jax.lax.dynamic_index_in_dim(drawn[name], number, axis=1, keepdims=False) for name in ("position", "mask")
+    }
+    batch: dict[str, Any] = _taken({name: pictures[name] for name in ("image", "label")}, rows)
+    if "unlabeled" in pictures:
+        batch["unlabeled"] = batch_of(pictures["unlabeled"], drawn["unlabeled"], number)
+    return batch

@@ -25,6 +25,7 @@ from jaxfood.runs.steps import (
     REMOVED,
     TRAIN,
     leftovers,
+    metrics_of,
     missing,
     rank,
     read_metrics,
@@ -136,9 +137,8 @@ class Checkpoints:
             TRAIN: ocp.args.StandardSave(train),
             PROGRESS: ocp.args.JsonSave(dataclasses.asdict(progress)),
         }
-        metrics = {"step": step, "valid_accuracy": NOT_EVALUATED if accuracy is None else accuracy}
-        metrics |= {} if loss is None else {"valid_loss": loss}
         with self._saved(step):
+            metrics = metrics_of(step, accuracy, loss)
             saved = self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
         self._saving, self._when_safe = step if saved else None, when_safe  # one that is there stays as it is
 
@@ -187,6 +187,11 @@ class Checkpoints:
         raise UserError(
             f"{self.workdir} has no checkpoint {which}; there are: best, last, {', '.join(map(str, steps))}"
         )
+
+    def ranks(self) -> list[tuple[float, float]]:
+        """`rank` of each checkpoint that was evaluated, as far as its metrics can be read."""
+        metrics = [self._manager.metrics(step) for step in self.steps]
+        return [rank(known) for known in metrics if known and known["valid_accuracy"] != NOT_EVALUATED]
 
     def read_progress(self, step: int) -> Progress:
         """How far the run had come at a step.

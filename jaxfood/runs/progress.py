@@ -1,6 +1,7 @@
 """How far a run has come, beside its arrays: the best epoch, patience, and how large an epoch is."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ class Progress:
         best_loss: its validation loss; None in runs of earlier versions.
         best_epoch: the first epoch with that, from 1 on.
         stale: epochs since then.
-        record: the last epoch's metrics, should metrics.jsonl lack them.
+        record: the last epoch's metrics, should metrics.jsonl lack them; None where an earlier checkpoint has them.
+        unsaved: those of the epochs before it that no earlier checkpoint has (`checkpoint.interval`).
     """
 
     num_train: int
@@ -30,6 +32,20 @@ class Progress:
     best_epoch: int = 0
     stale: int = 0
     record: dict[str, Any] | None = None
+    unsaved: Sequence[dict[str, Any]] = ()
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The metrics of the epochs since the checkpoint before."""
+        return [*self.unsaved, *([self.record] if self.record else [])]
+
+    def with_record(self, record: dict[str, Any]) -> "Progress":
+        """With the metrics of a further epoch."""
+        return dataclasses.replace(self, record=record, unsaved=self.records)
+
+    def saved(self) -> "Progress":
+        """As a checkpoint after one that has all metrics so far needs it."""
+        return dataclasses.replace(self, record=None, unsaved=())
 
     def after_epoch(self, epoch: int, accuracy: float, loss: float, monitor: str) -> "Progress":
         """Best is strictly better, so the first of equals; the first epoch is always a best.

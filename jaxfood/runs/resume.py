@@ -13,6 +13,8 @@ _WHERE = ("data.root", "data.train", "data.valid", "data.skip_corrupt", "data.ca
 # The same of pictures and runs which may move but not come or go: that would be another training.
 ELSEWHERE = ("data.unlabeled", "train.teachers")
 _WEIGHTS = "loss.class_weights"
+# How long, what changes no number, and where.
+_ALONE = ("train.epochs", "train.patience", "train.steps_per_call", "checkpoint.interval", *_WHERE)
 _SECTIONS = ("landscape", "device", "distributed", "logging")
 
 
@@ -50,7 +52,7 @@ def schedule_changes(stored: Config, wanted: Config, step: int, total_steps: int
 
 def may_change(name: str) -> bool:
     """Whether `--resume` takes any other value of a setting, "SECTION.FIELD"."""
-    return name in ("train.epochs", "train.patience", *_WHERE) or name.partition(".")[0] in _SECTIONS
+    return name in _ALONE or name.partition(".")[0] in _SECTIONS
 
 
 def check_resumable(stored: Config, wanted: Config) -> None:
@@ -76,7 +78,7 @@ def check_resumable(stored: Config, wanted: Config) -> None:
     ]
     if changed:
         raise UserError(
-            f"--resume cannot change {', '.join(changed)}; it takes train.epochs, train.patience, "
-            f"{', '.join(_WHERE)}, where {' and '.join(ELSEWHERE)} lie, and landscape, device, distributed and "
-            "logging settings: leave the others out, or begin a new run"
+            f"--resume cannot change {', '.join(changed)}; it takes {', '.join(_ALONE)}, where "
+            f"{' and '.join(ELSEWHERE)} lie, and landscape, device, distributed and logging settings: leave the others "
+            "out, or begin a new run"
         )

@@ -29,6 +29,12 @@ def rank(metrics: Mapping[str, float]) -> tuple[float, float]:
     return -math.inf if metrics["valid_accuracy"] == NOT_EVALUATED else score, -metrics["step"]
 
 
+def metrics_of(step: int, accuracy: float | None, loss: float | None) -> dict[str, float]:
+    """What `rank` is of: a checkpoint's step, its validation accuracy if there is one, and the loss if that counts."""
+    metrics = {"step": step, "valid_accuracy": NOT_EVALUATED if accuracy is None else accuracy}
+    return metrics if loss is None else metrics | {"valid_loss": loss}
+
+
 def read_metrics(step: Path) -> dict[str, float]:
     """The metrics of the checkpoint in a folder."""
     metrics: dict[str, float] = json.loads(read_bytes(step / METRICS / "metrics"))

@@ -1,6 +1,5 @@
 """The epochs of one run: updates, evaluation, what is done after an epoch, checkpoint."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from jax.sharding import Mesh
 from jaxfood import processes
 from jaxfood.config.sections import Config
 from jaxfood.data.augment import changes, check_mixing, mixes
-from jaxfood.data.batches import epoch_order, make_batches, steps_per_epoch, unlabeled_order
+from jaxfood.data.batches import make_batches
 from jaxfood.data.splits import Splits
 from jaxfood.devices import Step, compile_step, on_every_device, takes_rows_by_device
 from jaxfood.errors import UserError
@@ -26,14 +25,16 @@ from jaxfood.optim.schedules import make_schedule
 from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.progress import Progress
 from jaxfood.training.after_epoch import AfterEpoch
+from jaxfood.training.calls import Calls
 from jaxfood.training.distillation import Teachers
 from jaxfood.training.failures import all_finite, check_there, not_finite
 from jaxfood.training.interrupt import StopRequest
 from jaxfood.training.logbook import Confusion, Logbook, Stopwatch
 from jaxfood.training.metrics import Sums, epoch_record, finite_or_none, read_means, zero_sums
-from jaxfood.training.saved import restore_state, save_state
+from jaxfood.training.saved import restore_state
+from jaxfood.training.saver import Saver, Snapshot
 from jaxfood.training.state import TrainState
-from jaxfood.training.step import add_augmented_update, add_evaluation, add_taught_update, add_update
+from jaxfood.training.step import add_augmented_update, add_evaluation, add_taught_update, add_update, add_updates
 
 
 class Training:
@@ -70,7 +71,8 @@ class Training:
         self.unlabeled = None if splits.unlabeled is None else feed(splits.unlabeled, parts=config.train.accumulate)
         self.valid = feed(splits.valid)
         self.step = 0
-        self.progress = Progress(self.train.size, steps_per_epoch(self.train.size, config.train.batch_size))
+        self.calls = Calls(config, mesh, self.train, self.unlabeled)
+        self.progress = Progress(self.train.size, self.calls.steps_per_epoch)
         self.total_steps = config.train.total_steps(self.progress.steps_per_epoch)
         check_image_sizes(config)
         check_mixing(config.augment, min(config.train.batch_size, self.train.size))
@@ -105,10 +107,10 @@ class Training:
         """Compile the update and the evaluation; with several processes all do, and wait for each other."""
         with self.watch("compile"):
             compile_ = partial(compile_step, config=self.config, mesh=self.mesh)
-            batch = next(self._batches(epoch=0))
-            arguments = (self.state, self.sums, *self._taught_by, batch)
-            self._update_at = {
-                size: compile_(self._make_update(size), arguments=arguments, donate=(0, 1))
+            _, call = next(self.calls.of_epoch(0))
+            arguments = (self.state, self.sums, *self._taught_by, *call)
+            self._updates_at = {
+                size: compile_(partial(add_updates, add=self._make_update(size)), arguments=arguments, donate=(0, 1))
                 for size in self.config.train.image_sizes or (self.config.data.image_size,)
             }
             evaluation = partial(add_evaluation, self.state.model, self.state.loss)
@@ -136,19 +138,8 @@ class Training:
 
     @property
     def _taught_by(self) -> tuple[Any, ...]:
-        """What an update takes between the sums and the batch: the teachers' weights, if any teach."""
+        """What an update takes after the sums: the teachers' weights, if any teach."""
         return () if self.teachers is None else (self.teachers.variables,)
-
-    def _batches(self, epoch: int, start: int = 0) -> Iterator[dict[str, Any]]:
-        """The batches of an epoch from `start` on, with the unlabelled pictures that belong to each."""
-        train = self.config.train
-        batches = self.train.batches(epoch_order(train.seed, epoch, self.train.size), train.batch_size, start)
-        if self.unlabeled is None:
-            return batches
-        ratio = train.unlabeled_ratio
-        order = unlabeled_order(train.seed, epoch, self.unlabeled.size, ratio * self.train.size)
-        more = self.unlabeled.batches(order, ratio * train.batch_size, start)
-        return ({**own, "unlabeled": unlabeled} for own, unlabeled in zip(batches, more, strict=True))
 
     def run(self, checkpoints: Checkpoints, logbook: Logbook, stop: StopRequest) -> None:
         """Train to the end, or to an early stop.
@@ -158,8 +149,10 @@ class Training:
             KeyboardInterrupt: a stop was asked for, and the state is saved.
         """
         self.checkpoints, self.logbook, self.stop = checkpoints, logbook, stop
-        if self.progress.record:  # of an epoch that was saved by a process that ended before it wrote it down
-            logbook.metrics(self.progress.record)
+        self.saver = Saver(checkpoints, self.config.checkpoint, self.mesh)
+        for record in self.progress.records:  # of epochs that were saved by a process that ended before it wrote these
+            logbook.metrics(record)
+        self.progress = self.progress.saved()
         while not self.progress.is_over(self.config.train, self.step):
             self._epoch()
         with self.watch("save"):
@@ -167,11 +160,11 @@ class Training:
 
     def losses(self) -> Iterator[float]:
         """Train without an end, evaluating and saving nothing: the mean loss of each batch before its update."""
-        update = self._update_at[self.config.train.size_of_epoch(0, self.config.data.image_size)]
+        updates = self._updates_at[self.config.train.size_of_epoch(0, self.config.data.image_size)]
         while True:
-            for batch in self._batches(self.step // self.progress.steps_per_epoch):
-                self.state, sums = update(self.state, self._zero_sums(updates=True), *self._taught_by, batch)
-                self.step += 1
+            for count, call in self.calls.of_epoch(self.step // self.progress.steps_per_epoch, most=1):
+                self.state, sums = updates(self.state, self._zero_sums(updates=True), *self._taught_by, *call)
+                self.step += count
                 yield read_means(sums)["loss"]
 
     def _zero_sums(self, *, updates: bool) -> Sums:
@@ -209,13 +202,20 @@ class Training:
             record |= more
         monitor = self.config.train.monitor
         progress = self.progress.after_epoch(epoch + 1, valid["accuracy"], valid["loss"], monitor)
-        self.progress = dataclasses.replace(progress, record=finite_or_none(record))
+        self.progress = progress.with_record(finite_or_none(record))
         self.logbook.epoch(record, self.config.train.epochs, best=progress.stale == 0)
         self.sums = self._zero_sums(updates=True)
-        loss = valid["loss"] if monitor == "valid_loss" else None
         record_it = partial(self._record, record, confusion if progress.stale == 0 else None)
-        self._save(accuracy=valid["accuracy"], loss=loss, when_safe=record_it)
-        if self.stop.reached(self.step) and not progress.is_over(self.config.train, self.step):
+        self.saver.when_safe(self.step, record_it)
+        self._end_epoch(epoch + 1, valid["accuracy"], valid["loss"] if monitor == "valid_loss" else None)
+
+    def _end_epoch(self, epoch: int, accuracy: float, loss: float | None) -> None:
+        """Save it, or hold it until epochs are saved again; `epoch` from 1 on."""
+        is_over = self.progress.is_over(self.config.train, self.step)
+        stop = self.stop.reached(self.step)
+        is_due = is_over or stop or epoch % self.config.checkpoint.interval == 0
+        self._save(accuracy=accuracy, loss=loss, hold=not is_due)
+        if stop and not is_over:
             self._interrupt()
 
     def _record(self, record: dict[str, Any], confusion: Confusion | None) -> None:
@@ -225,11 +225,14 @@ class Training:
     def _updates(self, epoch: int, start: int) -> None:
         """The epoch's updates from `start` on, saving inside it as asked for, or when the user wants to stop."""
         every, steps = self.config.checkpoint.every, self.progress.steps_per_epoch
-        update = self._update_at[self.config.train.size_of_epoch(epoch, self.config.data.image_size)]
+        size = self.config.train.size_of_epoch(epoch, self.config.data.image_size)
+        self.calls.begin_epoch(size)
         with self.logbook.bar(steps, f"epoch {epoch + 1}/{self.config.train.epochs}", start) as bar:
-            for batch in self._batches(epoch, start):
-                self.state, self.sums = update(self.state, self.sums, *self._taught_by, batch)
-                self.step += 1
+            for count, call in self.calls.of_epoch(epoch, start):
+                self.state, self.sums = self._updates_at[size](self.state, self.sums, *self._taught_by, *call)
+                self.step += count
+                if chosen := self.calls.observe(self.sums):
+                    self.logbook.line(chosen)
                 inside = self.step - epoch * steps
                 bar.update(inside, partial(read_means, self.sums))
                 self.checkpoints.poll()
@@ -257,6 +260,9 @@ class Training:
         return float(schedule(self.step - 1)) * rate_factor(self.state.opt_state)
 
     def _not_finite(self, what: str) -> UserError:
+        """The error for that, once the best epochs are safe."""
+        self.saver.save_waiting()
+        self.checkpoints.wait()
         return not_finite(
             what,
             self.checkpoints.workdir,
@@ -267,13 +273,19 @@ class Training:
             last=self.checkpoints.last,
         )
 
-    def _save(self, **options: Any) -> None:
+    def _save(self, *, hold: bool = False, **metrics: float | None) -> None:
+        """Save the state as it is, or hold it."""
         with self.watch("save"):
             # What is saved may replace the last checkpoint that could be gone on from.
             if not all_finite((self.state.params, self.state.batch_stats, self.sums)):
                 raise self._not_finite("a parameter, a statistic or the loss is no finite number")
             check_there(self.checkpoints.workdir)
-            save_state(self.checkpoints, self.state, self.sums, self.progress, **options)
+            snapshot = Snapshot(self.step, self.state, self.sums, self.progress, **metrics)
+            if hold:
+                self.saver.hold(snapshot)
+            else:
+                self.saver.save(snapshot)
+                self.progress = self.progress.saved()
 
     def _interrupt(self) -> NoReturn:
         self.checkpoints.wait()

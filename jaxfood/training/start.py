@@ -1,7 +1,7 @@
 """A training from start to end: what must hold before it begins, anew or again, in one process or several."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +96,8 @@ def train_in(
             ):
                 if training.step:
                     logbook.line(f"going on after step {training.step} of {training.total_steps}")
+                if training.calls.remark:
+                    logbook.line(training.calls.remark)
                 for line in schedule_changes(stored, config, training.step, training.total_steps):
                     logbook.line(line)
                 training.run(checkpoints, logbook, stop)
@@ -194,7 +196,7 @@ def _finished(config: Config, workdir: Path) -> dict[str, Any] | None:
         step, progress = checkpoints.last, checkpoints.read_progress(checkpoints.last)
     if not progress.is_over(config.train, step):
         return None
-    _complete_metrics(workdir, config, step, progress.record)
+    _complete_metrics(workdir, config, step, progress.records)
     summary = progress.summary(config.train, workdir, step)
     reason = "stopped early" if summary["stopped_early"] else "is finished"
     if processes.is_first():
@@ -206,13 +208,15 @@ def _finished(config: Config, workdir: Path) -> dict[str, Any] | None:
     return summary
 
 
-def _complete_metrics(workdir: Path, config: Config, step: int, record: Mapping[str, Any] | None) -> None:
-    """The last epoch's line, should the process have ended between its checkpoint and its line."""
-    has_line = record is None or any(each["step"] == record["step"] for each in read_metrics(workdir / run.METRICS))
-    if record is None or all(processes.share("has it" if has_line else "")):
+def _complete_metrics(workdir: Path, config: Config, step: int, records: Sequence[Mapping[str, Any]]) -> None:
+    """The last epochs' lines, should the process have ended between their checkpoint and their lines."""
+    there = {record["step"] for record in read_metrics(workdir / run.METRICS)} if records else set()
+    missing = any(record["step"] not in there for record in records)
+    if not records or not any(processes.share("missing" if missing else "")):
         return
     with hold(workdir), open_logbook(workdir, config.logging, step, settings=dict(all_settings(config))) as logbook:
-        logbook.metrics(record)
+        for record in records:
+            logbook.metrics(record)
 
 
 def _introduction(workdir: Path, config: Config, splits: Splits, mesh: Mesh) -> list[str]:

@@ -1,11 +1,11 @@
 """What an epoch of the training loop costs beside its bare updates, saving in the background included.
 
-    python scripts/benchmarks/epoch.py [--epochs 5] [--image_size 64] [--batch_size 32]
+    python scripts/benchmarks/epoch.py [--epochs 5] [--image_size 64] [--batch_size 32] [SECTION.FIELD=VALUE ...]
 
 A run on the drawn demo pictures, on one device. In the middle of each epoch, when nothing is being saved, the same
-compiled update is called on the same batches, which lie ready, from a copy of the state; the loop's epoch is counted
-without that and without its evaluation. So both take turns, and while the loop trains, the checkpoint of the epoch
-before is written. The first epoch has none to write and is left out.
+compiled updates are called with the same arguments, which lie ready, from a copy of the state; the loop's epoch is
+counted without that and without its evaluation. So both take turns, and while the loop trains, the checkpoint of the
+epoch before is written. The first epoch has none to write and is left out.
 """
 
 import statistics
@@ -18,7 +18,6 @@ from measuring import Parser, Seconds, print_setting, print_table, timed
 
 from jaxfood import load_config, train_and_evaluate
 from jaxfood.cli import set_up_jax
-from jaxfood.data.batches import epoch_order
 from jaxfood.training import start
 from jaxfood.training.logbook import Confusion
 from jaxfood.training.loop import Training
@@ -27,12 +26,13 @@ from jaxfood.training.loop import Training
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_numbers(epochs=5, image_size=64, batch_size=32)
+    parser.add_argument("settings", nargs="*", help="more settings, such as model.name=resnet")
     arguments = parser.parse_args()
     if arguments.epochs < 2:
         parser.error("give at least two epochs")
     settings = [f"data.image_size={arguments.image_size}", f"train.batch_size={arguments.batch_size}"]
     settings += [f"train.epochs={arguments.epochs}", f"train.patience={arguments.epochs}"]
-    config = load_config("demo", [*settings, "device.count=1", "logging.progress=false"])
+    config = load_config("demo", [*settings, "device.count=1", "logging.progress=false", *arguments.settings])
     set_up_jax(config.device)
     Measured.epochs, Measured.updates = [], []
     with mock.patch.object(start, "Training", Measured), tempfile.TemporaryDirectory() as folder:
@@ -66,14 +66,13 @@ class Measured(Training):
     def _bare_updates(self) -> Seconds:
         """The updates of the epoch that has just been trained."""
         epoch = self.step // self.progress.steps_per_epoch - 1
-        order = epoch_order(self.config.train.seed, epoch, self.train.size)
-        batches = list(self.train.batches(order, self.config.train.batch_size))
+        calls = [arguments for _, arguments in self.calls.of_epoch(epoch)]
         state, sums = jax.block_until_ready(jax.tree.map(jax.numpy.copy, (self.state, self.sums)))
 
         def updates() -> None:
             nonlocal state, sums
-            for batch in batches:
-                state, sums = self._update_at[self.config.data.image_size](state, sums, batch)
+            for arguments in calls:
+                state, sums = self._updates_at[self.config.data.image_size](state, sums, *arguments)
             jax.block_until_ready(state)
 
         return timed(updates)

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -135,10 +135,19 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def alone(function: Callable[..., T], *arguments: Any) -> T:
-    """`function(*arguments)` in a new process, which has the device for itself and gives its memory back."""
+def alone(function: Callable[..., T], *arguments: Any, seconds: float | None = None) -> T:
+    """`function(*arguments)` in a new process, which has the device for itself and gives its memory back.
+
+    Raises:
+        TimeoutError: it takes more than so many seconds, and was killed.
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result(seconds)
+        except TimeoutError:
+            for process in active_children():
+                process.kill()
+            raise
 
 
 # Tables.
