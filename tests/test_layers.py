@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxfood.model.layers import BatchNorm, Conv, max_pool, torch_uniform
+from jaxfood.model.layers import BatchNorm, Conv, convolution, identity_normal, max_pool, torch_uniform
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -188,3 +188,15 @@ def test_torch_uniform_is_pytorchs_distribution() -> None:
     assert np.abs(values).max() <= 0.25
     counts, _ = np.histogram(values, bins=10, range=(-0.25, 0.25))
     np.testing.assert_allclose(counts, 10_000, rtol=0.04)
+
+
+@pytest.mark.parametrize(("features_in", "features"), [(3, 8), (4, 4), (6, 4)])
+def test_a_convolution_that_starts_as_an_identity_passes_on_what_enters_it(features_in: int, features: int) -> None:
+    """Channels beyond those that enter start by He et al.: variance 2 / (9 in)."""
+    kernel = identity_normal(jax.random.key(0), (3, 3, features_in, features), jnp.float64)
+    x = jax.random.normal(jax.random.key(1), (2, 6, 5, features_in))
+    y = convolution(x, kernel, stride=1, padding=1)
+    passed = min(features_in, features)
+    np.testing.assert_array_equal(y[..., :passed], x[..., :passed])
+    more = np.asarray(kernel[..., passed:])
+    assert more.size == 0 or abs(more.var() * 9 * features_in / 2 - 1) < 0.3

@@ -274,8 +274,8 @@ def test_every_parameter_has_a_step_of_its_own(torch: Any, state_of: Callable[..
     assert [float(own["step"]) for own in state.values()] == [1] + [0] * (len(PARAMETERS) - 1)
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name.startswith("notes_")])
-def test_the_notes_own_optimizers_are_not_in_pytorch(name: str, state_of: Callable[..., TrainState]) -> None:
+@pytest.mark.parametrize("name", [*(name for name in OPTIMIZERS if name.startswith("notes_")), "muon"])
+def test_what_pytorch_has_not_is_refused(name: str, state_of: Callable[..., TrainState]) -> None:
     with pytest.raises(UserError, match=rf"^{name} has no like in torch\.optim: .*without --with_optimizer$"):
         checkpoint_of(state_of(f"optimizer.name={name}"))
 

@@ -117,6 +117,19 @@ class AdamW(_Moments):
     weight_decay: float = setting(1e-2, "decoupled weight decay", at_least=0)
 
 
+@variant("muon", OPTIMIZERS)
+class Muon(AdamW):
+    """Steps along the orthogonalised momentum of each kernel, `AdamW` for biases and norms; the decay is decoupled.
+
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon. As `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`
+    its steps have AdamW's size (Liu et al. 2025, https://arxiv.org/abs/2502.16982), so that rates are of one kind.
+    PyTorch's takes matrices alone; here a convolution's kernel is one of all that enters it by its outputs.
+    """
+
+    weight_decay: float = setting(0.1, "decoupled weight decay", at_least=0)
+    momentum: float = setting(0.95, "share of the mean gradient that is kept, for kernels", at_least=0, below=1)
+
+
 @variant("notes_momentum", OPTIMIZERS)
 class NotesMomentum(OptimizerConfig):
     """The notes' momentum, m1 = lambda m0 - eta g: the learning rate is inside the movement."""

@@ -32,6 +32,18 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
+def identity_normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+    """A kernel `[k, k, in, out]` that passes on what enters it, as `nn.init.dirac_`, as far as it has channels for it.
+
+    Channels out beyond those in start from He et al.'s normal distribution. Zagoruyko and Komodakis 2017, "DiracNets",
+    https://arxiv.org/abs/1706.00388.
+    """
+    passed = min(shape[2:])
+    centre = jnp.zeros(shape[:2], dtype).at[shape[0] // 2, shape[1] // 2].set(1)
+    identity = centre[..., None, None] * jnp.eye(shape[2], passed, dtype=dtype)
+    return nn.initializers.he_normal()(key, shape, dtype).at[..., :passed].set(identity)
+
+
 class Conv(nn.Module):
     """`nn.Conv2d(features_in, features, size, stride, padding)`: learned `kernel`, and `bias` if asked for.
 
@@ -112,16 +124,14 @@ class BatchNorm(nn.Module):
 
     Attributes:
         axis_name: mapped axis over which the batch is split: its moments are the whole batch's.
-        scale_init: what the scale starts from.
     """
 
     features: int
     axis_name: str | None = None
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     def setup(self) -> None:
         channels = (self.features,)
-        self.scale = self.param("scale", self.scale_init, channels)
+        self.scale = self.param("scale", nn.initializers.ones, channels)
         self.bias = self.param("bias", nn.initializers.zeros, channels)
         self.mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         self.var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)

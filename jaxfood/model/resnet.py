@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxfood.model.blocks import ConvBlock, ResidualBlock
-from jaxfood.model.layers import BatchNorm, Conv, torch_uniform
+from jaxfood.model.layers import BatchNorm, Conv, identity_normal, torch_uniform
 from jaxfood.model.network import Network
 
 
@@ -16,7 +16,7 @@ class ResNet(Network):
 
     The stem sees squares of 2x2 pixels as one with twelve channels: a 6x6 convolution with stride 2 for the price of a
     small one. The halvings convolve before they pool (`ConvBlock`), as the notes' network does. Where they end, a mean
-    over the picture leaves one vector, whatever the picture's size.
+    over the picture leaves one vector, whatever the picture's size. All convolutions but the stem start as identities.
 
     Attributes:
         width: channels of the stem; each stage has twice those of the one before.
@@ -36,7 +36,6 @@ class ResNet(Network):
         keys: jax.Array | None = None,
     ) -> jax.Array:
         x = _space_to_depth(self.prepared(images))
-        init = nn.initializers.he_normal()
         stem = Conv(
             *(x.shape[-1], self.width),
             size=3,
@@ -44,7 +43,7 @@ class ResNet(Network):
             use_bias=False,
             dtype=self.dtype,
             fused=self.fused,
-            kernel_init=init,
+            kernel_init=nn.initializers.he_normal(),
             name="stem",
         )
         x = BatchNorm(self.width, axis_name=self.axis_name, name="stem_norm")(stem(x), train=train, mask=mask)
@@ -52,7 +51,9 @@ class ResNet(Network):
         shared: dict[str, Any] = {"dtype": self.dtype, "axis_name": self.axis_name, "fused": self.fused}
         for stage, blocks in enumerate(self.blocks, start=1):
             features = self.width * 2**stage
-            halving = ConvBlock(x.shape[-1], features, **shared, use_bias=False, kernel_init=init, name=f"stage{stage}")
+            halving = ConvBlock(
+                x.shape[-1], features, **shared, use_bias=False, kernel_init=identity_normal, name=f"stage{stage}"
+            )
             x = halving(x, train=train, mask=mask)
             for block in range(1, blocks + 1):
                 x = ResidualBlock(features, **shared, name=f"stage{stage}_block{block}")(x, train=train, mask=mask)

@@ -145,7 +145,7 @@ def torch_form(optimizer: OptimizerConfig) -> TorchForm:
     """PyTorch's form of an optimizer, with all its settings.
 
     Raises:
-        UserError: it is one of the notes' own.
+        UserError: it is one of the notes' own, or Muon, of which PyTorch's takes no convolutions.
     """
     if optimizer.name not in _TORCH_FORMS:
         raise UserError(
