@@ -60,6 +60,8 @@ INGREDIENTS: Mapping[str, Mapping[str, Any]] = {
         "optimizer.learning_rate": 0.05,
         "optimizer.weight_decay": 5e-4,
     },
+    "muon": {"optimizer.name": "muon"},
+    "muon, rate 6e-3": {"optimizer.name": "muon", "optimizer.learning_rate": 6e-3},
     "ema 0.99": {"train.ema_decay": 0.99},
     "ema 0.998": {"train.ema_decay": 0.998},
     "sharpness-aware every other step": {"train.sam_radius": 0.05, "train.sam_every": 2},
