@@ -3,14 +3,15 @@
 NAME.ipynb stands beside it without outputs, because Colab opens nothing else from a repository; a test holds the two
 together. The pictures are not kept: they are made anew wherever a notebook is run.
 
-    python scripts/docs/notebooks.py                            writes notebooks/*.ipynb
-    python scripts/docs/notebooks.py --run OUT [--set NAME=VALUE] [NAME ...]
+    python scripts/docs/make_notebooks.py                            writes notebooks/*.ipynb
+    python scripts/docs/make_notebooks.py --run OUT [--set NAME=VALUE] [NAME ...]
 
 `--run` executes notebooks in folders of their own below OUT and writes there each with its outputs, as NAME.ipynb and
 as NAME.html. `--set` replaces what the cell of parameters has.
 """
 
 import argparse
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,16 @@ def with_parameters(notebook: Any, values: Mapping[str, str]) -> Any:
 
 def run(notebook: Any, folder: Path) -> Any:
     """Execute a notebook in a folder, which becomes its current directory; raises what a cell raised."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
 
     folder.mkdir(parents=True, exist_ok=True)
-    NotebookClient(notebook, timeout=_SECONDS, resources={"metadata": {"path": str(folder)}}).execute()
+    manager = AsyncKernelManager()
+    # This Python's kernel, whatever "python3" stands for on this machine.
+    manager._kernel_spec = KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"])
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, km=manager, timeout=_SECONDS, resources=resources).execute()
     return notebook
 
 
@@ -71,6 +78,15 @@ def as_html(notebook: Any) -> str:
     from nbconvert import HTMLExporter
 
     return HTMLExporter().from_notebook_node(notebook)[0]
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """MkDocs asks for the site's files: the notebooks are among them, to be downloaded."""
+    from mkdocs.structure.files import File
+
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.name}", content=path.read_bytes()))
+    return files
 
 
 def main(argv: Sequence[str] | None = None) -> None:
