@@ -37,6 +37,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxfood
+from jaxfood.cli import set_up_jax
+from jaxfood.config.sections import DeviceConfig
 from jaxfood.landscape import (
     LineSearch,
     Objective,
@@ -51,6 +53,7 @@ from jaxfood.landscape import (
     loss_slice,
 )
 
+set_up_jax(DeviceConfig())  # as the commands do: what is compiled once is kept for the next time
 print("jaxfood", jaxfood.__version__, "on", *jax.devices())
 
 # %% [markdown]
@@ -184,8 +187,8 @@ plt.show()
 # %% [markdown]
 r"""
 All of them come to the saddle first, where the loss is 1, and all leave it: beside a saddle the distance along the
-negative eigenvector grows by the same factor in each step. Momentum leaves ten times as early as gradient descent
-with its rate; so does the larger rate. What momentum does that no rate does shows next.
+negative eigenvector grows by the same factor in each step. Momentum leaves many times earlier than gradient descent
+with its rate; but so does the larger rate alone. What momentum does and no rate does shows next.
 
 ## Momentum in a local minimum
 
@@ -227,8 +230,8 @@ for step in range(4):
 r"""
 ## A real network
 
-The same functions for a residual network of some 20,000 weights on drawn pictures of food: trained, then asked where
-it stands. Its Hessian has 400 million numbers and is never made. Lanczos' method finds both ends of its spectrum by
+The same functions for a residual network of 123,227 weights on drawn pictures of food: trained, then asked where it
+stands. Its Hessian has 15 billion numbers and is never made. Lanczos' method finds both ends of its spectrum by
 products with vectors, each of which costs about two gradients.
 """
 

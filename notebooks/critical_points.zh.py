@@ -4,7 +4,8 @@ r"""
 
 [![在 Colab 中打开](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/jaxfood/blob/main/notebooks/critical_points.zh.ipynb)
 
-loss 不再下降了。这里是无路可走的局部最小值，还是有路可走的鞍点？讲义用 Hessian 矩阵来回答：先看一个只有两个参数的网络，一切都可以手算；在这里，我们还会对一个真正的网络做同样的事。然后是动量（momentum）：它冲得过什么，冲不过什么。
+loss 不再下降了。这里是无路可走的局部最小值，还是有路可走的鞍点？讲义用 Hessian
+矩阵来回答：先看一个只有两个参数的网络，一切都可以手算；在这里，我们还会对一个真正的网络做同样的事。然后是动量（momentum）：它冲得过什么，冲不过什么。
 
 这个 notebook 不需要数据，在两个 CPU 核心上大约要一两分钟。
 """
@@ -35,6 +36,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxfood
+from jaxfood.cli import set_up_jax
+from jaxfood.config.sections import DeviceConfig
 from jaxfood.landscape import (
     LineSearch,
     Objective,
@@ -49,13 +52,15 @@ from jaxfood.landscape import (
     loss_slice,
 )
 
+set_up_jax(DeviceConfig())  # as the commands do: what is compiled once is kept for the next time
 print("jaxfood", jaxfood.__version__, "on", *jax.devices())
 
 # %% [markdown]
 r"""
 ## 讲义里只有两个参数的网络
 
-一个输入 $x = 1$，两个权重前后相连，目标是 $1$，所以 loss 是 $L = (1 - w_1 w_2)^2$。它的梯度是 $-2 (1 - w_1 w_2) (w_2, w_1)$，在原点为零，在所有满足 $w_1 w_2 = 1$ 的点也为零。
+一个输入 $x = 1$，两个权重前后相连，目标是 $1$，所以 loss 是 $L = (1 - w_1 w_2)^2$。它的梯度是 $-2 (1 - w_1 w_2) (w_2, w_1)$，在原点为零，在所有满足 $w_1 w_2
+= 1$ 的点也为零。
 
 `Objective.of` 可以接收任何一个以参数为自变量的函数；`Point` 就是这个函数在某一点的情况。
 """
@@ -81,7 +86,8 @@ print("Hessian ", origin.hessian.tolist(), " by hand: [[0, -2], [-2, 0]]")
 r"""
 ## 看特征值
 
-在临界点附近，$L(\theta + \epsilon v) \approx L(\theta) + \frac{1}{2} \epsilon^2 v^T H v$：沿着正特征值的特征向量，loss 上升；沿着负特征值的特征向量，loss 下降。特征值全为正，就是局部最小值；有正有负，就是鞍点。
+在临界点附近，$L(\theta + \epsilon v) \approx L(\theta) + \frac{1}{2} \epsilon^2 v^T H v$：沿着正特征值的特征向量，loss
+上升；沿着负特征值的特征向量，loss 下降。特征值全为正，就是局部最小值；有正有负，就是鞍点。
 """
 
 # %%
@@ -94,7 +100,8 @@ for w in ((0, 0), (1, 1), (2, 0.5), (-1, -1), (0.3, 0.2)):
 
 # %% [markdown]
 r"""
-原点是鞍点。在曲线 $w_1 w_2 = 1$ 上，有一个特征值为零，因为沿着曲线走，loss 一直是零：这些最小值连成一条山谷，而不是一个碗。只看二阶导数，分不清这样的最小值和鞍点，所以判断是 *degenerate*（退化）。不过 loss 本身可以说明问题：没有什么比零更小了。最后那个点的梯度不为零，不是临界点。
+原点是鞍点。在曲线 $w_1 w_2 = 1$ 上，有一个特征值为零，因为沿着曲线走，loss 一直是零：这些最小值连成一条山谷，而不是一个碗。只看二阶导数，分不清这样的最小值和鞍点，所以判断是 *degenerate*（退化）。不过
+loss 本身可以说明问题：没有什么比零更小了。最后那个点的梯度不为零，不是临界点。
 """
 
 # %%
@@ -145,7 +152,8 @@ plt.show()
 r"""
 ## 鞍点处的动量
 
-梯度下降每一步移动 $-\eta g$，梯度小的地方就走得很慢。动量法会保留上一次移动的一部分 $\lambda$：$m_{t+1} = \lambda m_t - \eta g_t$。下面几种方法都从紧挨着山脊的一点出发，这条山脊正好通向鞍点。在坡度不变的地方，动量法的步子是梯度下降的 $1 / (1 - \lambda) = 10$ 倍，所以我们也让学习率为十倍的梯度下降一起跑。
+梯度下降每一步移动 $-\eta g$，梯度小的地方就走得很慢。动量法会保留上一次移动的一部分 $\lambda$：$m_{t+1} = \lambda m_t - \eta
+g_t$。下面几种方法都从紧挨着山脊的一点出发，这条山脊正好通向鞍点。在坡度不变的地方，动量法的步子是梯度下降的 $1 / (1 - \lambda) = 10$ 倍，所以我们也让学习率为十倍的梯度下降一起跑。
 """
 
 # %%
@@ -213,7 +221,8 @@ for step in range(4):
 r"""
 ## 一个真正的网络
 
-同样的函数，也可以用在一个残差网络上。先用画出来的食物图片训练它，再问它停在哪里。它的 Hessian 矩阵太大，不会真的算出来：Lanczos 方法只需要矩阵与向量的乘积，就能求出谱的两端，每次乘积的代价大约是两次梯度。
+同样的函数，也可以用在一个有 123,227 个参数的残差网络上。先用画出来的食物图片训练它，再问它停在哪里。它的 Hessian 矩阵有 150 亿个数，不会真的算出来：Lanczos
+方法只需要矩阵与向量的乘积，就能求出谱的两端，每次乘积的代价大约是两次梯度。
 """
 
 # %%

@@ -28,7 +28,7 @@ if importlib.util.find_spec("jaxfood") is None:
 
 # %% tags=["parameters"]
 DATA = ""  # the folder hw3_data with train/, valid/ and test/; empty: drawn demo pictures
-EPOCHS = 5
+EPOCHS = 7
 SETTINGS = []  # any others, as ["optimizer.learning_rate=1e-3"]
 
 # %%
@@ -38,7 +38,10 @@ import numpy as np
 from IPython.display import Image, display
 
 import jaxfood
+from jaxfood.cli import set_up_jax
+from jaxfood.config.sections import DeviceConfig
 
+set_up_jax(DeviceConfig())  # as the commands do: what is compiled once is kept for the next time
 print("jaxfood", jaxfood.__version__, "on", *jax.devices())
 
 # %% [markdown]
@@ -62,7 +65,7 @@ settings = ["data.source=folder", f"data.root={root}", f"train.epochs={EPOCHS}",
 config = jaxfood.load_config("hw3" if DATA else "demo", settings)
 print(config.optimizer)
 print(config.schedule)
-print(f"batches of {config.train.batch_size}, {EPOCHS} epochs, seed {config.train.seed}")
+print("batch size", config.train.batch_size, "epochs", config.train.epochs, "seed", config.train.seed)
 
 # %% [markdown]
 r"""
@@ -134,7 +137,7 @@ from jaxfood.data.batches import epoch_order
 
 order = epoch_order(config.train.seed, 0, len(splits.train))  # shuffle=True
 batch = splits.train.subset(order[: config.train.batch_size])
-state = jaxfood.TrainState.create(config, variables, total_steps=1000)
+state = jaxfood.TrainState.create(config, variables, total_steps=8)
 for step in range(8):
     state, metrics = jaxfood.train_step(state, {"image": batch.images, "label": batch.labels})
     print(step, {name: round(float(value), 4) for name, value in metrics.items()})

@@ -40,7 +40,10 @@ import numpy as np
 from IPython.display import Image, display
 
 import jaxfood
+from jaxfood.cli import set_up_jax
+from jaxfood.config.sections import DeviceConfig
 
+set_up_jax(DeviceConfig())  # as the commands do: what is compiled once is kept for the next time
 print("jaxfood", jaxfood.__version__, "on", *jax.devices())
 
 # %% [markdown]
