@@ -26,7 +26,7 @@ if importlib.util.find_spec("jaxfood") is None:
 
 # %% tags=["parameters"]
 DATA = ""  # the folder hw3_data with train/, valid/ and test/; empty: drawn demo pictures
-EPOCHS = 5
+EPOCHS = 7
 SETTINGS = []  # any others, as ["optimizer.learning_rate=1e-3"]
 
 # %%
@@ -46,8 +46,7 @@ print("jaxfood", jaxfood.__version__, "on", *jax.devices())
 r"""
 ## 设置与随机种子
 
-> **PyTorch**：`torch.manual_seed(6666)`，再加上 NumPy 的种子和 cuDNN 的开关；然后把 `batch_size`、`n_epochs`、`patience` 写成 notebook
-> 里的变量。
+> **PyTorch**：`torch.manual_seed(6666)`，再加上 NumPy 的种子和 cuDNN 的开关；然后把 `batch_size`、`n_epochs`、`patience` 写成 notebook 里的变量。
 
 在这里，所有设置都放在一个 config 里，填错了会被指出来，训练时还会存进运行目录。种子只是其中的一个数：JAX 没有隐藏的随机状态，初始权重和图片的顺序都只由这个种子决定。
 """
@@ -68,8 +67,7 @@ print("batch size", config.train.batch_size, "epochs", config.train.epochs, "see
 r"""
 ## 图片
 
-> **PyTorch**：`transforms.Compose([Resize((128, 128)), ToTensor()])`，一个从文件名 `LABEL_NUMBER.jpg` 里读标签的
-> `FoodDataset`，再加一个每个 epoch 都把所有图片重新解码一遍的 `DataLoader`。
+> **PyTorch**：`transforms.Compose([Resize((128, 128)), ToTensor()])`，一个从文件名 `LABEL_NUMBER.jpg` 里读标签的 `FoodDataset`，再加一个每个 epoch 都把所有图片重新解码一遍的 `DataLoader`。
 
 在这里，每张图片只解码一次就存起来，像素和那边完全一样，一个比特都不差。下面是找到的图片，按类别列出：
 """
@@ -121,9 +119,7 @@ print(f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters")
 r"""
 ## 手动走一步
 
-> **PyTorch**：`loss = criterion(model(imgs),
-> labels)`、`optimizer.zero_grad()`、`loss.backward()`、`clip_grad_norm_(model.parameters(),
-> max_norm=10)`、`optimizer.step()`。
+> **PyTorch**：`loss = criterion(model(imgs), labels)`、`optimizer.zero_grad()`、`loss.backward()`、`clip_grad_norm_(model.parameters(), max_norm=10)`、`optimizer.step()`。
 
 这五步在这里是一个函数。它接收当前的状态，返回下一个状态；第一次调用时要编译，需要几秒钟。下面在同一个 batch 上走八步，loss 应该下降。
 """
@@ -142,11 +138,9 @@ for step in range(8):
 r"""
 ## 完整的训练
 
-> **PyTorch**：按 epoch 循环：`model.train()`、`tqdm(train_loader)`、`model.eval()`、`torch.no_grad()`，对各个 batch
-> 的准确率取平均，`torch.save(model.state_dict(), "best.ckpt")`，直到 `stale > patience`。
+> **PyTorch**：按 epoch 循环：`model.train()`、`tqdm(train_loader)`、`model.eval()`、`torch.no_grad()`，对各个 batch 的准确率取平均，`torch.save(model.state_dict(), "best.ckpt")`，直到 `stale > patience`。
 
-在这里只要调用一次，规则相同。唯一的差别是准确率：它按图片来数，所以最后那个较小的 batch 占的分量也较小。每次训练都有自己的目录。如果你中途停下这一格，训练会先存好；之后用 `train_and_evaluate(config,
-workdir, resume=True)` 接着训练，就像从未中断过一样。
+在这里只要调用一次，规则相同。唯一的差别是准确率：它按图片来数，所以最后那个较小的 batch 占的分量也较小。每次训练都有自己的目录。如果你中途停下这一格，训练会先存好；之后用 `train_and_evaluate(config, workdir, resume=True)` 接着训练，就像从未中断过一样。
 """
 
 # %%
@@ -203,8 +197,7 @@ if len(found.confident_mistakes):
 r"""
 ## 提交
 
-> **PyTorch**：`test_loader`、`np.argmax(test_pred.cpu().data.numpy(), axis=1)`，用 `pad4` 给 id 补零，再
-> `df.to_csv("submission.csv", index=False)`。
+> **PyTorch**：`test_loader`、`np.argmax(test_pred.cpu().data.numpy(), axis=1)`，用 `pad4` 给 id 补零，再 `df.to_csv("submission.csv", index=False)`。
 
 图片按文件名的顺序预测，用的是最好的那个 epoch。有的年份要求的 Id 不一样，`ID_FORMS` 里都有。
 """
@@ -265,8 +258,7 @@ r"""
 
 > **PyTorch**：`model.load_state_dict(torch.load("best.ckpt"))`
 
-把训练好的权重写成一个文件，讲义的 `Classifier` 可以直接读取。装了 PyTorch 可以写成 `best.ckpt`，没装也可以写成 `best.safetensors`。让 PyTorch
-的网络看同样的图片，会得到同样的 logits。
+把训练好的权重写成一个文件，讲义的 `Classifier` 可以直接读取。装了 PyTorch 可以写成 `best.ckpt`，没装也可以写成 `best.safetensors`。让 PyTorch 的网络看同样的图片，会得到同样的 logits。
 """
 
 # %%
@@ -278,7 +270,6 @@ r"""
 ## 接下来
 
 - 用你自己的 `hw3_data`：在上面设置 `DATA`。`python -m jaxfood.food11` 可以把从 Kaggle 下载的压缩包整理成它。
-- 想要更高的分数：训练更多的 epoch，在 `SETTINGS` 里加上 `augment.flip=true`、`augment.trivial=true`、`model.name=resnet`。每一项能提高多少，文档里《从
-  simple 到 boss》那一页有实测的数据。
+- 想要更高的分数：训练更多的 epoch，在 `SETTINGS` 里加上 `augment.flip=true`、`augment.trivial=true`、`model.name=resnet`。每一项能提高多少，文档里《从 simple 到 boss》那一页有实测的数据。
 - 训练停下的地方是局部最小值还是鞍点？请看《临界点》那个 notebook。
 """

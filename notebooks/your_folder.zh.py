@@ -54,8 +54,7 @@ photos/
   valid/Bread/...            valid/Egg/...   valid/Soup/...
 ```
 
-可以没有 `valid`：那就从每个类别里留出一部分来验证。也可以没有 `train`：那么这个文件夹里的子文件夹就是各个类别。在 Jupyter 里，请把文件夹或它的压缩包放在 notebook 旁边；在 Colab 里，请把
-`UPLOAD` 设为 `True`。
+可以没有 `valid`：那就从每个类别里留出一部分来验证。也可以没有 `train`：那么这个文件夹里的子文件夹就是各个类别。在 Jupyter 里，请把文件夹或它的压缩包放在 notebook 旁边；在 Colab 里，请把 `UPLOAD` 设为 `True`。
 """
 
 # %%
@@ -214,8 +213,7 @@ plt.show()
 r"""
 ## 留下它
 
-一次训练就是一个文件夹。`python -m jaxfood.predict RUN --images DIR` 用它来回答整个文件夹的图片；`python -m jaxfood.serve RUN`
-把它变成浏览器里的一个网页；`python -m jaxfood.export RUN FILE.onnx` 把它变成一个文件，给别的程序用。在 Colab 里，会话一结束它就没了，除非你把它下载下来：
+一次训练就是一个文件夹。`python -m jaxfood.predict RUN --images DIR` 用它来回答整个文件夹的图片；`python -m jaxfood.serve RUN` 把它变成浏览器里的一个网页；`python -m jaxfood.export RUN FILE.onnx` 把它变成一个文件，给别的程序用。在 Colab 里，会话一结束它就没了，除非你把它下载下来：
 """
 
 # %%
