@@ -7,7 +7,7 @@ r"""
 HW3 of the course: eleven kinds of food, a convolutional network, a `submission.csv`. You know the PyTorch notebook:
 before each cell stands what it does there, and the cell does the same in JAX, equal to PyTorch number by number.
 
-Nothing needs to be downloaded: without `hw3_data` the notebook draws demo pictures, and takes some three minutes on
+Nothing needs to be downloaded: without `hw3_data` the notebook draws demo pictures, and takes about three minutes on
 two CPU cores. A GPU is used where there is one.
 """
 
@@ -28,7 +28,7 @@ if importlib.util.find_spec("jaxfood") is None:
 
 # %% tags=["parameters"]
 DATA = ""  # the folder hw3_data with train/, valid/ and test/; empty: drawn demo pictures
-EPOCHS = 7
+EPOCHS = 5
 SETTINGS = []  # any others, as ["optimizer.learning_rate=1e-3"]
 
 # %%
@@ -255,8 +255,9 @@ r"""
 
 > **PyTorch**: forward to a middle layer and to the last one, then scikit-learn's `TSNE`, two figures.
 
-A point is a validation picture, its colour the class. In the middle layer the classes lie among each other; in the
-last they are apart, as far as the network knows them.
+First the filters of the first layer, and what filters of a middle one look for. Then the two figures: a point is a
+validation picture, its colour and mark the class. In the middle layer some classes still lie among each other; in the
+last hidden one they are apart, as far as the network knows them.
 """
 
 # %%

@@ -26,7 +26,7 @@ if importlib.util.find_spec("jaxfood") is None:
 
 # %% tags=["parameters"]
 DATA = ""  # the folder hw3_data with train/, valid/ and test/; empty: drawn demo pictures
-EPOCHS = 7
+EPOCHS = 5
 SETTINGS = []  # any others, as ["optimizer.learning_rate=1e-3"]
 
 # %%
@@ -241,7 +241,7 @@ r"""
 
 > **PyTorch**：前向计算到中间某一层和最后一层，再用 scikit-learn 的 `TSNE` 画两张图。
 
-每个点是一张验证图片，颜色表示类别。在中间层，各个类别还混在一起；到了最后一层，凡是网络学会了的类别就分开了。前面两张图是第一层的滤波器，以及中间层的滤波器在找什么。
+先看第一层的滤波器，以及中间某一层的滤波器在找什么。然后是那两张图：每个点是一张验证图片，颜色和形状表示类别。在中间层，有些类别还混在一起；到了最后一个隐藏层，凡是网络学会了的类别就分开了。
 """
 
 # %%
