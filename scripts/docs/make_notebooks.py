@@ -85,7 +85,8 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        files.append(File.generated(config, f"notebooks/{path.name}", content=path.read_bytes()))
+        name = path.relative_to(NOTEBOOKS.parent).as_posix()
+        files.append(File(name, str(NOTEBOOKS.parent), config.site_dir, use_directory_urls=False))
     return files
 
 
