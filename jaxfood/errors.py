@@ -20,6 +20,10 @@ class UserError(ValueError):
     Commands print it to standard error and exit with status 2; the library raises it.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython, so a notebook, prints in place of a traceback."""
+        return [f"{type(self).__name__}: {printable(self)}"]
+
 
 def printable(text: object, *, lines: bool = False) -> str:
     r"""Text as a terminal or a log may show it, whatever names stand in it.

@@ -132,6 +132,9 @@ def test_the_site_is_built_without_a_warning_in_both_languages(site: Path) -> No
         settings = (site / language / "reference/settings.html").read_text("utf-8")
         assert "<code>optimizer.learning_rate</code>" in settings
     assert "第一次运行" in (site / "zh/tutorials/first_run.html").read_text("utf-8")
+    for page, notebook in (("", "notebooks/homework.ipynb"), ("zh/", "../notebooks/homework.zh.ipynb")):
+        assert f'href="{notebook}"' in (site / f"{page}notebooks.html").read_text("utf-8")
+        assert (site / page / notebook).resolve().is_file()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxfood.config.augment import AugmentConfig
 from jaxfood.config.sections import Config
 from jaxfood.data.augment import changes, mixes, vary
 from jaxfood.data.batches import epoch_order
@@ -55,8 +56,12 @@ def see(config: Config, batch: dict[str, np.ndarray], epoch: int) -> dict[str, A
         epoch: the views of two differ.
     """
     size = config.train.size_of_epoch(epoch, config.data.image_size)
-    seen = partial(vary, config.augment, seed=config.train.seed, epoch=epoch, step=epoch, size=size)
-    return jax.tree.map(np.asarray, jax.jit(seen)(batch))
+    return jax.tree.map(np.asarray, _varied(config.augment, batch, epoch, seed=config.train.seed, size=size))
+
+
+@partial(jax.jit, static_argnames=("config", "seed", "size"))  # the epoch is none: one program draws all views
+def _varied(config: AugmentConfig, batch: dict[str, jax.Array], epoch: int, *, seed: int, size: int) -> dict[str, Any]:
+    return vary(config, batch, seed=seed, epoch=epoch, step=epoch, size=size)
 
 
 def _draw_one(page: Page, config: Config, picture: dict[str, np.ndarray], name: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jaxfood.before_training.range_test import Found, find_learning_rate
 from jaxfood.before_training.sheets import draw_sheets

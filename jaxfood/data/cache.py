@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 import PIL
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jaxfood.data.cache_folder import (
     FORMAT_VERSION,

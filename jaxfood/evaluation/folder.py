@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jaxfood.errors import UserError, first_few
 from jaxfood.evaluation.as_json import as_json

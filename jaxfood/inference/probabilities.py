@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jaxfood.config.sections import Config, DeviceConfig
 from jaxfood.data.batches import make_batches

@@ -20,3 +20,7 @@ class Figure:
     caption: str
     png: bytes
     alt: str = ""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        """How a notebook shows it."""
+        return self.png, {"alt": self.alt or self.title}

@@ -1,6 +1,6 @@
 """A progress bar over Hessian-vector products, and how long those still to come will take."""
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jaxfood.landscape import Point
 from jaxfood.run_landscape.measure import measure_seconds

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jaxfood.config.sections import Config
 from jaxfood.data.pictures import Pictures

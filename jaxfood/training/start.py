@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jaxfood import processes
 from jaxfood.config.loading import all_settings

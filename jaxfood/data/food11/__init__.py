@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jaxfood.data.cache_folder import is_abandoned, sync_folder, temporary_name
 from jaxfood.data.food11.archives import FolderSource, Source, open_archive, refuse_file

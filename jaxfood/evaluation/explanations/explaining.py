@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jaxfood.data.index import PictureIndex
 from jaxfood.data.pictures import Pictures

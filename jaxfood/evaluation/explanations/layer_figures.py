@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from jaxfood.data.pictures import Pictures
 from jaxfood.evaluation.explanations.drawing import Canvas, canvas
