@@ -70,7 +70,7 @@ def scaled_while_decoding(picture: Image.Image, size: int, how: str) -> Extent |
     if max(picture.size) > _LONGEST * min(picture.size):
         return None
     whole = picture.size
-    drafted = picture.draft(None, resized_size(whole, size, how))  # type: ignore[arg-type]  # None: the mode stays
+    drafted = picture.draft(None, resized_size(whole, size, how))  # None: the mode stays
     return None if drafted is None or picture.size == whole else drafted[1][2:]
 
 
