@@ -11,13 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import pytest
 from PIL import Image
 
 from jaxfood import cli, convert, predict, train
 from jaxfood.config import Config, load_config, to_toml
 from jaxfood.config.loading import merge, variants_of
-from jaxfood.config.sections import SECTIONS
+from jaxfood.config.sections import SECTIONS, DeviceConfig
 from jaxfood.errors import UserError
 from jaxfood.landscape import __main__ as landscape
 from jaxfood.lessons import __main__ as lessons
@@ -341,6 +342,48 @@ def test_the_command_line_loads_neither_jax_nor_torch(tmp_path: Path) -> None:
     done = python("-c", textwrap.dedent(program), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].strip() == "loaded:"
+
+
+@pytest.mark.slow
+def test_a_training_imports_orbax_while_it_compiles(tmp_path: Path) -> None:
+    """Importing it takes a quarter of a second, and nothing before the run's folder needs it."""
+    program = """
+        import sys
+        import jaxfood.training.start
+        print("loaded:", *sorted({"orbax", "torch", "matplotlib", "sklearn", "pandas"} & sys.modules.keys()))
+        with jaxfood.training.start._importing("jaxfood.runs.manager"):
+            pass
+        assert "orbax" in sys.modules
+    """
+    done = python("-c", textwrap.dedent(program), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
+
+
+def test_commands_look_for_garbage_seldom(tmp_path: Path) -> None:
+    program = """
+        import gc
+        from jaxfood import cli
+        def main(_):
+            print(gc.get_threshold()[0])
+        main.__module__ = "__main__"
+        cli.run(main)
+    """
+    assert int(python("-c", textwrap.dedent(program), cwd=tmp_path).stdout) == 100_000
+
+
+def test_small_programs_are_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, object] = {}
+    setting = "jax_persistent_cache_min_compile_time_secs"
+    monkeypatch.setattr(type(jax.config), "update", lambda self, name, value: told.update({name: value}))
+    for name in ("JAX_COMPILATION_CACHE_DIR", setting.upper()):
+        monkeypatch.delenv(name, raising=False)
+    cli.set_up_jax(DeviceConfig())
+    assert told[setting] == 0.02
+    monkeypatch.setenv(setting.upper(), "1")
+    told.clear()
+    cli.set_up_jax(DeviceConfig())
+    assert setting not in told
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])

@@ -24,6 +24,7 @@ NOTES_RECIPE = {
     "data.fraction": 1.0,
     "data.valid_fraction": 0.0,
     "data.resize": "squash",
+    "data.decode": "exact",
     "model.num_classes": 0,
     "model.dtype": "float32",
     "train.epochs": 8,

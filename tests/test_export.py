@@ -184,7 +184,7 @@ def test_a_network_without_a_graph_is_no_silent_mistake() -> None:
 
 def test_onnx_tells_classes_sizes_and_versions() -> None:
     onnx = pytest.importorskip("onnx")
-    trained = make(*NETWORKS["resnet, blocks"], "data.resize=crop", "data.exif_orientation=true")
+    trained = make(*NETWORKS["resnet, blocks"], "data.resize=crop", "data.exif_orientation=true", "data.decode=fast")
     content = to_onnx(trained)
     session = onnxruntime_session(content)
     told = session.get_modelmeta().custom_metadata_map
@@ -194,7 +194,9 @@ def test_onnx_tells_classes_sizes_and_versions() -> None:
     assert (known["image_size"], known["resize"], known["exif_orientation"], known["step"]) == (32, "crop", True, 7)
     assert known["normalize"] == list(trained.config.model.normalize)
     assert "minus the mean" in known["scaling"]
+    assert known["decode"] == "fast"
     assert "CenterCrop(32)" in known["resizing"]
+    assert "draft" in known["resizing"]
     (images,), (probabilities,) = session.get_inputs(), session.get_outputs()
     assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["batch", 32, 32, 3])
     assert (probabilities.name, probabilities.shape) == ("probabilities", ["batch", 3])

@@ -3,9 +3,9 @@
 The notes' FoodDataset decodes every picture again in every epoch. Here the first run decodes all of them with threads;
 later ones stat the files and map the array, which takes milliseconds.
 
-A cache folder holds one entry for each index root, image size and way to resize. An entry holds one version, named by
-the fingerprint of what it was made from and replaced when that changes. So load whole indices, and take subsets of
-`Pictures`: two subsets of one root would take turns in its entry.
+A cache folder holds one entry for each index root, image size and way to resize and to decode. An entry holds one
+version, named by the fingerprint of what it was made from and replaced when that changes. So load whole indices, and
+take subsets of `Pictures`: two subsets of one root would take turns in its entry.
 """
 
 import io
@@ -62,6 +62,7 @@ def load_pictures(
     skip_corrupt: bool = False,
     exif_orientation: bool = False,
     resize: str = "squash",
+    fast: bool = False,
     progress: bool = True,
     description: str = "decoding",
 ) -> Pictures:
@@ -77,6 +78,7 @@ def load_pictures(
         skip_corrupt: leave out pictures that cannot be decoded instead of refusing all; the caller reports `skipped`.
         exif_orientation: turn pictures as their EXIF data say; the caller reports `oriented`.
         resize: as `data.resize` has it.
+        fast: as `data.decode = "fast"` has it.
         progress: whether to show a progress bar on standard error while decoding.
         description: the bar's text.
 
@@ -86,7 +88,7 @@ def load_pictures(
     """
     if not len(index):
         raise ValueError("an index of at least one picture is needed")
-    entry = _Entry(index, image_size, skip_corrupt, exif_orientation, resize, cache_folder(cache_dir))
+    entry = _Entry(index, image_size, skip_corrupt, exif_orientation, resize, fast, cache_folder(cache_dir))
     for _ in range(_TRIES):
         if (pictures := entry.read()) is not None:
             return pictures
@@ -127,12 +129,14 @@ class _Entry:
         skip_corrupt: bool,
         exif_orientation: bool,
         resize: str,
+        fast: bool,
         cache: Path,
     ) -> None:
         self.index, self.image_size = index, image_size
         self.skip_corrupt, self.exif_orientation, self.resize = skip_corrupt, exif_orientation, resize
-        self.folder = cache / entry_name(index.root, image_size, resize)
-        self.fingerprint = fingerprint(index, image_size, skip_corrupt, exif_orientation, resize)
+        self.fast = fast
+        self.folder = cache / entry_name(index.root, image_size, resize, fast=fast)
+        self.fingerprint = fingerprint(index, image_size, skip_corrupt, exif_orientation, resize, fast=fast)
         self.array = self.folder / f"{self.fingerprint}.npy"
         self.description = self.folder / f"{self.fingerprint}.json"
 
@@ -187,6 +191,7 @@ class _Entry:
             image_size=self.image_size,
             exif_orientation=self.exif_orientation,
             resize=self.resize,
+            fast=self.fast,
         )
         with closing(map_in_threads(decode, paths, threads=threads)) as decoded:
             for path, picture in zip(paths, decoded, strict=True):
@@ -246,6 +251,7 @@ class _Entry:
             "skip_corrupt": self.skip_corrupt,
             "exif_orientation": self.exif_orientation,
             "resize": self.resize,
+            "fast": self.fast,
             "skipped": {str(path): reason for path, reason in found.skipped.items()},
             "oriented": found.oriented,
             "format_version": FORMAT_VERSION,

@@ -61,11 +61,11 @@ def writing_to(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def entry_name(root: Path, image_size: int, resize: str = "squash") -> str:
-    """A name that people can read (`food-train-128px-1a2b3c4d`), and that no other root, size and `data.resize` has."""
+def entry_name(root: Path, image_size: int, resize: str = "squash", *, fast: bool = False) -> str:
+    """A name that people can read (`food-train-128px-1a2b3c4d`); no other root, size, `resize` and `fast` has it."""
     readable = "-".join(_cut(re.sub(r"[^\w.]+", "_", part), 24) for part in root.parts[-2:])
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()
-    how = "" if resize == "squash" else f"-{resize}"
+    how = ("" if resize == "squash" else f"-{resize}") + "-fast" * fast
     return f"{readable}-{image_size}px{how}-{digest[:8]}"
 
 
@@ -75,7 +75,13 @@ def _cut(name: str, length: int) -> str:
 
 
 def fingerprint(
-    index: PictureIndex, image_size: int, skip_corrupt: bool, exif_orientation: bool = False, resize: str = "squash"
+    index: PictureIndex,
+    image_size: int,
+    skip_corrupt: bool,
+    exif_orientation: bool = False,
+    resize: str = "squash",
+    *,
+    fast: bool = False,
 ) -> str:
     """A name for the pictures of `index` as they are now: their paths, sizes and times, and how they are decoded.
 
@@ -85,6 +91,8 @@ def fingerprint(
     how = f"{FORMAT_VERSION} {PIL.__version__} {image_size} {skip_corrupt} {exif_orientation}"
     if resize != "squash":
         how += f" {resize}"
+    if fast:
+        how += " fast"
     digest = hashlib.sha256(how.encode())
     for path in index.paths:
         if is_remote(path):

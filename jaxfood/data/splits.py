@@ -17,6 +17,7 @@ from jaxfood.data import tfds
 from jaxfood.data.cache import UnreadableError, load_pictures
 from jaxfood.data.cache_folder import cache_folder, fingerprint
 from jaxfood.data.cached_pictures import CachedPictures
+from jaxfood.data.decode import is_jpeg
 from jaxfood.data.demo import demo_root
 from jaxfood.data.index import PictureIndex, Positions, check_labels, counted, index_pictures
 from jaxfood.data.labels import NO_LABEL
@@ -173,6 +174,8 @@ def _remarks(split: str, indexes: Sequence[PictureIndex], parts: Sequence[Pictur
     pairs = zip(indexes, parts, strict=True)
     if skipped := {index.name(path): reason for index, part in pairs for path, reason in part.skipped.items()}:
         yield f"left out {len(skipped)} {split} pictures that cannot be read: {list_unreadable(skipped)}"
+    if data.decodes_fast and not any(is_jpeg(path) for index in indexes for path in index.paths):
+        yield f"data.decode = fast changes nothing for the {split} pictures: none is called as a JPEG file is"
     if oriented := sum(part.oriented for part in parts):
         how = "are turned by it" if data.exif_orientation else "stay as stored: data.exif_orientation = true turns them"
         yield f"{oriented} {split} pictures carry an orientation in their EXIF data and {how}"
@@ -233,7 +236,9 @@ def _check_same_files(indexes: Sequence[PictureIndex], data: DataConfig) -> None
     if processes.count() == 1 or not processes.share_folder(cache_folder(data.cache_dir)):
         return
     own = {
-        str(index.root): fingerprint(index, data.image_size, data.skip_corrupt, data.exif_orientation, data.resize)
+        str(index.root): fingerprint(
+            index, data.image_size, data.skip_corrupt, data.exif_orientation, data.resize, fast=data.decodes_fast
+        )
         for index in indexes
     }
     everybodys = [json.loads(text) for text in processes.share(json.dumps(own))]
@@ -254,6 +259,7 @@ def _load(splits: Mapping[str, list[PictureIndex]], data: DataConfig, progress: 
         skip_corrupt=data.skip_corrupt,
         exif_orientation=data.exif_orientation,
         resize=data.resize,
+        fast=data.decodes_fast,
         progress=progress,
     )
     loaded: dict[str, list[Pictures]] = {split: [] for split in splits}

@@ -28,6 +28,7 @@ _RESIZING = {  # in words, as `data.resize` does it
     "pad": "the longer side to {size} px, bilinear with antialiasing, in the middle of a black square "
     "(Pillow: ImageOps.pad(picture.convert('RGB'), ({size}, {size}), BILINEAR))",
 }
+_FAST = "a JPEG first decoded at 1/2, 1/4 or 1/8, where that is still large enough (Pillow: draft); then "
 _NORMALIZED = ", minus the mean, by the deviation (normalize: of red, green and blue)"
 
 
@@ -92,9 +93,10 @@ def describe(trained: Trained) -> dict[str, Any]:
         "classes": list(trained.classes),
         "image_size": size,
         "resize": config.data.resize,
+        "decode": config.data.decode,
         "exif_orientation": config.data.exif_orientation,
         "input": f"{INPUT}: uint8 [batch, {size}, {size}, 3], pictures in RGB, 0 to 255",
-        "resizing": _RESIZING[config.data.resize].format(size=size),
+        "resizing": _FAST * config.data.decodes_fast + _RESIZING[config.data.resize].format(size=size),
         "scaling": "in the file: divided by 255"
         + ", then minus the mean, by the deviation" * bool(config.model.normalize),
         "normalize": list(config.model.normalize),

@@ -145,6 +145,7 @@ def load_for_run(config: Config, index: PictureIndex, cache_dir: str | Path = ""
         skip_corrupt=True,
         exif_orientation=config.data.exif_orientation,
         resize=config.data.resize,
+        fast=config.data.decodes_fast,
         progress=progress,
     )
 

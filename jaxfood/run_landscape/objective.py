@@ -49,6 +49,7 @@ def load_sample(images: str, config: Config, run: Path, cache_dir: str = "") -> 
             cache_dir=cache_dir or cache_dir_of_run(config.data.cache_dir),
             exif_orientation=config.data.exif_orientation,
             resize=config.data.resize,
+            fast=config.data.decodes_fast,
         )
     except UnreadableError as error:  # of a whole folder, not of a run's split: no setting leaves them out
         raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None

@@ -9,8 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from jaxfood import processes
 from jaxfood.errors import UserError
@@ -52,25 +50,15 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, keep_best: int = 1, *, clean_up: bool = False) -> None:
-        best = BestN(get_metric_fn=rank, n=keep_best)
-        options = ocp.CheckpointManagerOptions(
-            best_fn=rank,
-            preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
-            cleanup_tmp_directories=clean_up,
-            todelete_subdir=None if is_remote(workdir) else REMOVED,
-        )
+        from jaxfood.runs.manager import make_manager
+
         keep_quiet()
         self.workdir = workdir
-        handlers: dict[str, ocp.CheckpointHandler] = {
-            MODEL: ocp.StandardCheckpointHandler(),
-            TRAIN: ocp.StandardCheckpointHandler(),
-            PROGRESS: ocp.JsonCheckpointHandler(),
-        }
         self._folder = absolute(workdir / CHECKPOINTS)
         if clean_up and processes.is_first():
             self._remove_leftovers()
         try:
-            self._manager = _Manager(self._folder, item_handlers=handlers, options=options)
+            self._manager = make_manager(self._folder, keep_best, clean_up=clean_up)
         except OSError as error:
             raise UserError(f"cannot read {self._folder} ({reason_of(error)}): mend that") from error
         self._saving: int | None = None
@@ -131,6 +119,8 @@ class Checkpoints:
         Raises:
             UserError: it cannot be written, or the one before could not be; so from `poll`, `wait` and the end too.
         """
+        import orbax.checkpoint as ocp
+
         self.wait()
         items = {
             MODEL: ocp.args.StandardSave(variables),
@@ -199,6 +189,8 @@ class Checkpoints:
         Raises:
             UserError: the checkpoint is damaged; `restore` and `restore_variables` raise it too.
         """
+        import orbax.checkpoint as ocp
+
         args = ocp.args.Composite(**{PROGRESS: ocp.args.JsonRestore()})
         with self._read(step, [PROGRESS]):
             return Progress(**self._manager.restore(step, args=args)[PROGRESS])
@@ -213,6 +205,8 @@ class Checkpoints:
         return self._restore(step, {MODEL: target})[MODEL]
 
     def _restore(self, step: int, targets: Mapping[str, Any]) -> Any:
+        import orbax.checkpoint as ocp
+
         args = {item: ocp.args.StandardRestore(target) for item, target in targets.items()}
         with self._read(step, targets):
             for item, target in targets.items():
@@ -225,6 +219,8 @@ class Checkpoints:
 
     def _check_shapes(self, step: int, item: str, target: Any) -> None:
         """Compare before Orbax does, whose error comes among tracebacks of its event loop."""
+        import orbax.checkpoint as ocp
+
         # Not by the manager, which reads the metadata of every item, and any of them may be damaged.
         folder = self._manager.directory / str(step) / item
         saved = _shapes(ocp.StandardCheckpointHandler().metadata(folder))
@@ -299,22 +295,6 @@ class Checkpoints:
             remove(self._folder / REMOVED)
             for step in leftovers(self._folder, steps_on_disk(self._folder)):
                 remove(self._folder / str(step))
-
-
-class _Manager(ocp.CheckpointManager):
-    """Orbax' own, for which a checkpoint with damaged metrics is one without: kept, and no hindrance to the others."""
-
-    def metrics(self, step: int) -> dict[str, float] | None:
-        remote = is_remote(self.directory)
-        folder = self.directory / str(step) if remote else Path(self.directory, str(step))
-        try:
-            if not remote and has_manifest(folder) and find_damage(folder, [METRICS]):
-                return None
-            metrics = read_metrics(folder)
-            rank(metrics)
-        except (OSError, UserError, ValueError, TypeError, KeyError):  # whoever asks for the best is told
-            return None
-        return metrics
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -47,7 +47,13 @@ class _Run(NamedTuple):
 
     def decode(self, encoded: bytes) -> np.ndarray:
         data = self.config.data
-        return decode_bytes(encoded, data.image_size, exif_orientation=data.exif_orientation, resize=data.resize)
+        return decode_bytes(
+            encoded,
+            data.image_size,
+            exif_orientation=data.exif_orientation,
+            resize=data.resize,
+            fast=data.decodes_fast,
+        )
 
 
 class Answerer:

@@ -1,8 +1,11 @@
 """A training from start to end: what must hold before it begins, anew or again, in one process or several."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import jax
@@ -77,7 +80,8 @@ def train_in(
         made = {work: make(config, splits) for work, make in after_epoch.items()}
         after = {work: do for work, do in made.items() if do is not None}
         training = Training(config, splits, mesh, after, watch, variables, teachers)
-        training.compile()
+        with _importing("jaxfood.runs.manager"):
+            training.compile()
         if not resume:  # only now: nothing of what is replaced is lost by what fails before
             processes.by_first(when_ready)
             processes.by_first(lambda: _begin(workdir, config, splits, teachers, overwrite=overwrite))
@@ -120,6 +124,17 @@ def _check_settings(workdir: Path, config: Config, *, resume: bool, overwrite: b
     check_unlabeled(config)
     find_teachers(config, workdir)
     return mesh
+
+
+@contextmanager
+def _importing(module: str) -> Iterator[None]:
+    """Imports a module in a thread, while the body leaves Python to it: what comes next needs it."""
+    thread = Thread(target=import_module, args=(module,))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 class _Prepared(NamedTuple):

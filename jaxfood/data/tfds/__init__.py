@@ -45,6 +45,7 @@ class TfdsPictures(StoredPictures):
         name: the split's, for messages.
         exif_orientation: whether pictures are turned as their EXIF data say.
         resize: as `data.resize` has it.
+        fast: as `data.decode = "fast"` has it.
     """
 
     records: Sequence[dict[str, Any]]
@@ -53,6 +54,7 @@ class TfdsPictures(StoredPictures):
     name: str
     exif_orientation: bool = False
     resize: str = "squash"
+    fast: bool = False
 
     def __len__(self) -> int:
         return len(self.records)
@@ -67,7 +69,11 @@ class TfdsPictures(StoredPictures):
             picture = f"picture {position} of {self.name}"
             try:
                 images[row] = decode_bytes(
-                    record[image_key], self.image_size, exif_orientation=self.exif_orientation, resize=self.resize
+                    record[image_key],
+                    self.image_size,
+                    exif_orientation=self.exif_orientation,
+                    resize=self.resize,
+                    fast=self.fast,
                 )
             except DecodingError as error:
                 raise UserError(f"{picture} cannot be read ({error}): prepare the data set again without it") from error
@@ -183,7 +189,8 @@ def _open_split(builder: Any, keys: tuple[str, str], split: str, data: DataConfi
             f"data.{split} = {expression!r}: {reason}; {data.source} has the splits {', '.join(builder.info.splits)}"
         ) from None
     named = f"{data.source}, data.{split}"
-    return TfdsPictures(records, keys, data.image_size, named, data.exif_orientation, data.resize)
+    how = (data.exif_orientation, data.resize, data.decodes_fast)
+    return TfdsPictures(records, keys, data.image_size, named, *how)
 
 
 def prepare_food11(images: str | Path, data_dir: str | Path = "") -> Path:
