@@ -95,6 +95,12 @@ def test_the_page_of_lessons_has_each_in_its_order() -> None:
     assert re.findall(r"^## (\S+)$", read("lessons.md"), re.M) == list(LESSONS)
 
 
+def test_every_measured_figure_has_its_command_and_its_day() -> None:
+    for section in re.split(r"^## ", read("background/measured.md"), flags=re.M)[1:]:
+        assert re.search(r"`(?:python|pytest) [^`]+`", section), section.splitlines()[0]
+        assert re.search(r"\b20\d\d-\d\d-\d\d\b|not measured", section), section.splitlines()[0]
+
+
 def test_every_flag_and_command_that_the_pages_name_is_there() -> None:
     commands = {name.removeprefix("jaxfood.") for name in site_reference.commands()}
     for page in DOCS.rglob("*.md"):
