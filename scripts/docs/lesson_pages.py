@@ -28,6 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from jaxfood import lessons
@@ -43,6 +44,7 @@ COMMAND = "`python -m jaxfood.lessons {name}`"
 ENGLISH_END = f"Made by {COMMAND}, which also writes every number as JSON ({{date}}, {{made_with}}).\n"
 CHINESE_END = f"由 {COMMAND} 生成；它还会把所有数字写成 JSON 文件。{{date}}，{{made_with}}。\n"
 PALETTE = 256
+NEARLY_WHITE = 248
 
 
 def code_digest(name: str) -> str:
@@ -79,10 +81,14 @@ def take(name: str, folder: Path) -> None:
 
 def with_palette(image: Image.Image) -> Image.Image:
     """The picture in 256 colours, those of lines among them: by itself a palette leaves out what covers little."""
-    lines = bytes.fromhex("".join(colour[1:] for colour in (*COLOURS, "#ffffff")))
+    lines = bytes.fromhex("".join(colour[1:] for colour in COLOURS))
     palette = Image.new("P", (1, 1))
-    palette.putpalette(lines + bytes(image.quantize(PALETTE - len(lines) // 3).getpalette() or ()))
-    return image.quantize(palette=palette, dither=Image.Dither.NONE)
+    palette.putpalette(lines + bytes(image.quantize(PALETTE - len(COLOURS)).getpalette() or ()))
+    small = image.quantize(palette=palette, dither=Image.Dither.NONE)
+    entries = np.reshape(small.getpalette() or (), (-1, 3))
+    entries[entries.min(axis=1) >= NEARLY_WHITE] = 255  # or the ground is seen beside the page's
+    small.putpalette(entries.astype(np.uint8).tobytes())
+    return small
 
 
 def tables(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Draws the README's pictures from drawn demo pictures alone: docs/pictures/demo_run.png, explained.png, equal.png.
+"""Draws the README's pictures from drawn demo pictures alone: docs/pictures/.
 
     python scripts/docs/readme_pictures.py             # trains, evaluates and surveys a run first: minutes
     python scripts/docs/readme_pictures.py --run RUN   # of a run of the demo that has its evaluation and landscape
@@ -28,16 +28,16 @@ from jaxfood.report.page import COLOURS, plot_style
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "pictures"
 SETTINGS = ("--config", "demo", "--model.name", "resnet", "--model.width", "16", "--train.epochs", "5")
-EXPLAINED = 3  # pictures
+SAMPLES = "16"
 WIDEST = 1100  # pixels
 
 
 def make_run(run: Path) -> None:
-    """A run of the demo with its evaluation, explanations and landscape."""
+    """A run of the demo with its evaluation and landscape."""
     train.main([*SETTINGS, "--workdir", str(run)])
     root = demo_root()
-    evaluate.main([str(run), "--images", str(root / "valid"), "--explain", str(EXPLAINED)])
-    landscape.main([str(run), "--images", str(root / "train")])
+    evaluate.main([str(run), "--images", str(root / "valid")])
+    landscape.main([str(run), "--images", str(root / "train"), "--samples", SAMPLES])
 
 
 def draw_run(run: Path) -> Figure:
@@ -132,7 +132,7 @@ def main() -> None:
             run = Path(folder) / "demo"
             make_run(run)
         _save(draw_run(run), "demo_run.png")
-        _keep(next(run.glob("evaluation/*/explanations_1.png")), "explained.png")
+        _keep(next(run.glob("evaluation/*/mistakes.png")), "evaluate_mistakes.png")
         _save(draw_equal((ROOT / "docs/background/measured.md").read_text("utf-8")), "equal.png")
 
 
