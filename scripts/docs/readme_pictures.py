@@ -16,7 +16,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from lesson_pages import with_palette
+from site_lessons import with_palette
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -41,15 +41,17 @@ def make_run(run: Path) -> None:
 
 
 def draw_run(run: Path) -> Figure:
-    """Training curves, the confusion matrix and the error surface of a run, side by side."""
+    """Training curves and the confusion matrix of a run, side by side, and the loss around it if it was surveyed."""
     epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     evaluation = json.loads(next(run.glob("evaluation/*/evaluation.json")).read_text("utf-8"))
-    surveyed = json.loads((run / "landscape" / "landscape.json").read_text("utf-8"))
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    grid = figure.add_gridspec(1, 3, width_ratios=(1, 1.1, 1.1))
+    survey = run / "landscape" / "landscape.json"
+    panels = 2 + survey.exists()
+    figure = Figure(figsize=(4.4 * panels, 4), layout="constrained")
+    grid = figure.add_gridspec(1, panels, width_ratios=(1, 1.1, 1.1)[:panels])
     _draw_curves(figure.add_subplot(grid[0]), epochs)
     _draw_confusion(figure.add_subplot(grid[1]), evaluation)
-    _draw_surface(figure.add_subplot(grid[2], projection="3d"), surveyed)
+    if survey.exists():
+        _draw_surface(figure.add_subplot(grid[2], projection="3d"), json.loads(survey.read_text("utf-8")))
     return figure
 
 

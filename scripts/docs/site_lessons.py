@@ -1,9 +1,9 @@
 # ruff: noqa: RUF001 (Chinese has its own comma and semicolon)
 """Writes docs/lessons/: each lesson's page and pictures as the site shows them.
 
-    python scripts/docs/lesson_pages.py                 # those whose code has changed since
-    python scripts/docs/lesson_pages.py momentum        # this one
-    python scripts/docs/lesson_pages.py momentum --from lessons    # of what `python -m jaxfood.lessons` wrote there
+    python scripts/docs/site_lessons.py                 # those whose code has changed since
+    python scripts/docs/site_lessons.py momentum        # this one
+    python scripts/docs/site_lessons.py momentum --from lessons    # of what `python -m jaxfood.lessons` wrote there
 
 A lesson takes up to minutes, so the pages are kept in the source and the site computes none. `made.json` keeps them
 from drifting: it has a digest of the code that made each page, which tests/test_site.py compares. Pictures are what the
@@ -43,6 +43,7 @@ NUMBERS = r"Every number: \[.*\n\Z"
 COMMAND = "`python -m jaxfood.lessons {name}`"
 ENGLISH_END = f"Made by {COMMAND}, which also writes every number as JSON ({{date}}, {{made_with}}).\n"
 CHINESE_END = f"由 {COMMAND} 生成；它还会把所有数字写成 JSON 文件。{{date}}，{{made_with}}。\n"
+PENDING = ("batch-size",)  # lessons whose page is still to be made: its numbers and pictures on a machine that is free
 PALETTE = 256
 NEARLY_WHITE = 248
 
@@ -56,7 +57,7 @@ def code_digest(name: str) -> str:
 def outdated() -> list[str]:
     """The lessons that have no page yet, or one that other code has made."""
     made = json.loads(MADE.read_text("utf-8")) if MADE.exists() else {}
-    return [name for name in LESSONS if made.get(name, {}).get("code") != code_digest(name)]
+    return [name for name in LESSONS if name not in PENDING and made.get(name, {}).get("code") != code_digest(name)]
 
 
 def take(name: str, folder: Path) -> None:
