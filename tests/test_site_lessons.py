@@ -4,8 +4,8 @@ import ast
 import re
 from pathlib import Path
 
-import site_lessons
 import pytest
+import site_lessons
 
 from jaxfood.lessons import LESSONS
 

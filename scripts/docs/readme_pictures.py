@@ -16,9 +16,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from site_lessons import with_palette
 from matplotlib.figure import Figure
 from PIL import Image
+from site_lessons import with_palette
 
 from jaxfood import evaluate, train
 from jaxfood.data.demo import demo_root
