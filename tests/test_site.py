@@ -40,7 +40,7 @@ HOMEWORK = (
     "evaluation",
     "explanations",
 )
-MACHINES = ("gpu", "several_machines")
+MACHINES = ("tutorials/gpu", "tutorials/several_machines")
 SETTINGS = {
     f"{name}.{field.name}" for name in SECTIONS for kind in variants_of(name) for field in dataclasses.fields(kind)
 }
