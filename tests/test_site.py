@@ -4,8 +4,12 @@ import dataclasses
 import itertools
 import os
 import re
+import shlex
+import shutil
+import socket
 import subprocess
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ import numpy as np
 import pytest
 import site_reference
 from PIL import Image
-from tutorials import run_page
+from tutorials import run_page, smaller
 
 from jaxfood.config import Config
 from jaxfood.config.loading import variants_of
@@ -28,8 +32,15 @@ from jaxfood.training.metrics import epoch_record
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-HOMEWORK = ("homework", "simple_to_boss", "understand_a_run")  # each goes on with the runs of the one before
-MACHINES = ("gpu", "several_machines")
+# Each goes on with the runs of the one before.
+HOMEWORK = (
+    "tutorials/homework",
+    "tutorials/simple_to_boss",
+    "tutorials/understand_a_run",
+    "evaluation",
+    "explanations",
+)
+MACHINES = ("tutorials/gpu", "tutorials/several_machines")
 SETTINGS = {
     f"{name}.{field.name}" for name in SECTIONS for kind in variants_of(name) for field in dataclasses.fields(kind)
 }
@@ -93,6 +104,12 @@ def test_the_page_of_files_has_every_file_of_a_run_and_every_number_of_an_epoch(
 
 def test_the_page_of_lessons_has_each_in_its_order() -> None:
     assert re.findall(r"^## (\S+)$", read("lessons.md"), re.M) == list(LESSONS)
+
+
+def test_every_measured_figure_has_its_command_and_its_day() -> None:
+    for section in re.split(r"^## ", read("background/measured.md"), flags=re.M)[1:]:
+        assert re.search(r"`(?:python|pytest) [^`]+`", section), section.splitlines()[0]
+        assert re.search(r"\b20\d\d-\d\d-\d\d\b|not measured", section), section.splitlines()[0]
 
 
 def test_every_flag_and_command_that_the_pages_name_is_there() -> None:
@@ -203,22 +220,49 @@ def test_every_command_for_ones_own_folder_runs(desk: Path) -> None:
 
 @pytest.mark.slow
 def test_every_command_of_the_homework_runs_and_of_what_goes_on_from_there(desk: Path) -> None:
-    printed = {name: run_page(DOCS / f"tutorials/{name}.md") for name in HOMEWORK}
-    assert "Id,Category\n0001," in printed["homework"]
+    with zipfile.ZipFile(desk / "ml2023spring-hw3.zip", "w") as archive:
+        for picture in (desk / "hw3_data").rglob("*.jpg"):
+            archive.write(picture, picture.relative_to(desk / "hw3_data"))
+    shutil.rmtree(desk / "hw3_data")
+    printed = {name: run_page(DOCS / f"{name}.md") for name in HOMEWORK}
+    assert "Id,Category\n0001," in printed["tutorials/homework"]
     assert (desk / "runs/folds/fold3/metrics.jsonl").is_file()
     assert (desk / "runs/hw3-1/landscape/landscape.md").is_file()
-    assert "critical-points" in printed["understand_a_run"]
+    assert "critical-points" in printed["tutorials/understand_a_run"]
+    assert (desk / "runs/medium/evaluation/valid-2-runs/report.html").is_file()
+    assert (desk / "explanations_1.png").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MACHINES)
 def test_every_command_on_machines_runs(name: str, desk: Path) -> None:
-    run_page(DOCS / f"tutorials/{name}.md")
+    run_page(DOCS / f"{name}.md")
+
+
+@pytest.mark.slow
+def test_both_processes_of_the_tutorial_train_together(desk: Path) -> None:
+    """The two blocks that `run_page` leaves out, as they wait for each other."""
+    text = read("tutorials/several_machines.md").replace("\\\n", " ").replace("9876", str(free_port()))
+    commands = [shlex.split(line) for line in re.findall(r"^python -m jaxfood.train .*process_id \d$", text, re.M)]
+    command = [[sys.executable, "-m", words[2], *smaller(words[2], words[3:])] for words in commands]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    both = [subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) for words in command]
+    ended = [(process.communicate(timeout=600)[1], process.returncode) for process in both]
+    assert [status for _, status in ended] == [0, 0], ended
+    assert (desk / "runs/two/metrics.jsonl").is_file()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def test_every_tutorial_is_run() -> None:
-    pages = {path.stem for path in (DOCS / "tutorials").glob("*.md") if not path.name.endswith(".zh.md")}
-    assert pages == {"first_run", "your_folder", *HOMEWORK, *MACHINES}
+    """Those in the navigation; docs/tpu.md is run by tests/test_tpu_scripts.py, the notebooks by tests of their own."""
+    listed = (ROOT / "mkdocs.yml").read_text("utf-8").partition("- Tutorials:")[2].partition("- How to:")[0]
+    pages = {page.removesuffix(".md") for page in re.findall(r"- (\S+\.md)$", listed, re.M)}
+    assert pages - {"tpu", "notebooks"} == {"tutorials/first_run", "tutorials/your_folder", *HOMEWORK, *MACHINES}
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 `reference/commands.md` has every command, `reference/settings.md` every setting, `reference/api.md` and
 `reference/landscape.md` every public name, whose docstrings mkdocstrings fills in. What is added to the code stands on
-them without a change here. Files of these names hold their places in docs/, for navigation and translations.
+them without a change here. `changelog.md` is CHANGELOG.md. Files of these names hold their places in docs/, for
+navigation and translations.
 
     python scripts/docs/site_reference.py DIR
 
@@ -39,12 +40,18 @@ def pages() -> dict[str, str]:
         "reference/settings.md": settings_page(),
         "reference/api.md": api_page(),
         "reference/landscape.md": landscape_page(),
+        "changelog.md": changelog_page(),
     }
 
 
 def on_page_read_source(page: Any, config: Any) -> str | None:
     """MkDocs asks for the source of each page; None is the file itself."""
     return pages().get(page.file.src_uri)
+
+
+def changelog_page() -> str:
+    """CHANGELOG.md, whose links into docs/ lead to the site's own pages."""
+    return (PACKAGE.parent / "CHANGELOG.md").read_text("utf-8").replace("](docs/", "](")
 
 
 # Commands.
