@@ -22,6 +22,7 @@ from jaxfood.landscape import (
     expand_downhill,
     extreme_eigenvalues,
     filter_normalised,
+    gradient_rounding,
     judge,
     lanczos_vectors,
     loss_slice,
@@ -93,7 +94,8 @@ def classify(point: Point, settings: LandscapeConfig) -> PointReport:
     """Not critical, a minimum, a maximum, a saddle or degenerate; raises as `landscape_metrics`."""
     gradient_norm = float(np.linalg.norm(point.gradient.astype(np.float64)))
     pairs = extreme_eigenvalues(point, settings)
-    return PointReport(judge(expand_downhill(point), pairs, settings), gradient_norm, pairs)
+    verdict = judge(expand_downhill(point), pairs, settings, gradient_rounding(point, pairs))
+    return PointReport(verdict, gradient_norm, pairs)
 
 
 def measure_geometry(
