@@ -1,5 +1,6 @@
 """Top eigenpairs, traces by layer, Gauss-Newton and Fisher, rescaled parameters: against dense matrices in float64."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxfood.landscape import (
     block,
     extreme_eigenvalues,
     gradient_shares,
+    largest_eigenvalue,
     layers_of,
     rescaled,
     top_eigenpairs,
@@ -182,6 +184,18 @@ def test_the_surveys_lanczos_vectors_tell_of_the_largest_without_a_product(point
     assert len(top_of_krylov(krylov, 100).values) == 16
 
 
+@pytest.mark.parametrize("settings", [SpectrumSettings(), LANCZOS])
+def test_the_largest_alone_takes_fewer_products(point: Point, settings: SpectrumSettings) -> None:
+    found = largest_eigenvalue(point, settings)
+    assert abs(found.value - np.linalg.eigvalsh(point.hessian)[-1]) <= found.residual + 1e-9
+    assert found.residual <= 1e-6 * found.value
+    few = dataclasses.replace(LANCZOS, max_products=5, memory_gib=0)
+    before = point.products
+    rough = largest_eigenvalue(point, few)
+    assert point.products - before == 5
+    assert rough.residual > 1e-6 * rough.value
+
+
 def test_at_a_gradient_of_zero_no_share_is_anything() -> None:
     flat = Point(Objective.of(lambda x: jnp.sum(x**2)), jnp.zeros(3))
     assert gradient_shares(flat, np.eye(3)).tolist() == [0, 0, 0]
@@ -245,6 +259,8 @@ def test_rescaled_parameters_have_the_preconditioned_hessian(point: Point) -> No
     np.testing.assert_allclose(there.gradient, scales * point.gradient)
     largest = extreme_eigenvalues(rescaled(point, scales), LANCZOS).values[-1]
     assert largest == pytest.approx(np.linalg.eigvalsh(expected)[-1], rel=1e-6)
+    penalised = rescaled(point, scales, decay=np.full(point.size, 0.5))
+    np.testing.assert_allclose(penalised.hessian, expected + np.diag(0.5 * scales**2), atol=1e-12)
     move = np.random.default_rng(0).normal(size=point.size)
     loss, gradient = there.loss_and_gradient_at(move)
     assert loss == pytest.approx(point.loss_at(scales * move))

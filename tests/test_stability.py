@@ -1,4 +1,4 @@
-"""Preconditioners read from optimizer states, and the curvature up to which steps are stable: by hand, and by trying."""
+"""Preconditioners read from optimizer states, and the curvature up to which steps are stable: by hand and by trial."""
 
 import math
 from collections.abc import Iterator

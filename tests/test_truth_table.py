@@ -227,8 +227,8 @@ def test_rounding_is_in_the_gradients_own_units(scale: float) -> None:
         (lambda: linear_autoencoder([2.0, 1.0], 3), "width = 3: give 1 to 2"),
         (lambda: deep_linear_network([2.0, 1.0], 1), "depth = 1: a deep linear network has at least 2 layers"),
         (
-            lambda: inertia(Point(Objective.of(jnp.sum), jnp.ones(3)), 0.0, SpectrumSettings(dense_size=2)),
-            r"landscape\.dense_size = 2: raise it",
+            lambda: inertia(Point(Objective.of(jnp.sum), jnp.ones(3)), 0.0, dense_size=2),
+            "dense_size = 2: raise it",
         ),
     ],
 )

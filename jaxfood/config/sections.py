@@ -234,8 +234,8 @@ class LoggingConfig(Section):
     mlflow: bool = setting(False, "also tell MLflow (needs the extra: jaxfood[mlflow])")
     critical_learning_rate: int = setting(
         0,
-        "after each so many epochs also measure the smallest rate at which a gradient step raises the loss, by about ten "
-        "losses of landscape.samples pictures; 0: never",
+        "after each so many epochs also measure the smallest rate at which a gradient step raises the loss, by about "
+        "ten losses of landscape.samples pictures; 0: never",
         at_least=0,
     )
     report: bool = setting(

@@ -60,6 +60,7 @@ with epy.lazy_api_imports(globals()):
     from jaxfood.landscape.spectrum import spectral_density as spectral_density
     from jaxfood.landscape.spectrum import trace as trace
     from jaxfood.landscape.top import TopEigenpairs as TopEigenpairs
+    from jaxfood.landscape.top import largest_eigenvalue as largest_eigenvalue
     from jaxfood.landscape.top import top_eigenpairs as top_eigenpairs
     from jaxfood.landscape.top import top_of_krylov as top_of_krylov
     from jaxfood.landscape.traces import LayerTraces as LayerTraces

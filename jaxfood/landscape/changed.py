@@ -18,15 +18,17 @@ from jaxfood.landscape.point import Point
 Map = Callable[[np.ndarray], np.ndarray]  # of vectors
 
 
-def rescaled(point: Point, scales: np.ndarray) -> Point:
+def rescaled(point: Point, scales: np.ndarray, decay: np.ndarray | float = 0.0) -> Point:
     """The point in parameters u, whose displacement is scales * u; where a scale is 0 a parameter stays as it is.
 
     Args:
         point: where.
         scales: `[size]`.
+        decay: curvature of an L2 penalty `[size]` that is part of the products, though not of loss and gradient.
     """
     factors = scales.astype(point.dtype)
-    return _Changed(point, point.size, lambda u: factors * u, lambda v: factors * v)
+    added = (scales**2 * decay).astype(point.dtype)
+    return _Changed(point, point.size, lambda u: factors * u, lambda v: factors * v, added)
 
 
 def block(point: Point, layer: str) -> Point:
@@ -66,9 +68,9 @@ def layers_of(point: Point) -> dict[str, slice]:
 class _Changed(Point):
     """A point in parameters u, whose displacement is linear in u; its products are those of the point itself."""
 
-    def __init__(self, point: Point, size: int, forward: Map, back: Map) -> None:
+    def __init__(self, point: Point, size: int, forward: Map, back: Map, added: np.ndarray | None = None) -> None:
         super().__init__(_InOthers(point, forward, back), np.zeros(size, point.dtype))
-        self._point, self._forward, self._back = point, forward, back
+        self._point, self._forward, self._back, self._added = point, forward, back, added
 
     @cached_property
     def _loss_and_gradient(self) -> tuple[float, np.ndarray]:
@@ -76,7 +78,8 @@ class _Changed(Point):
 
     def product(self, vector: np.ndarray) -> np.ndarray:
         self.products += 1
-        return self._back(self._point.product(self._forward(vector)))
+        product = self._back(self._point.product(self._forward(vector)))
+        return product if self._added is None else product + self._added * vector
 
 
 class _InOthers(Objective):

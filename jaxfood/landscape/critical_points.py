@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from jaxfood.config.landscape import SpectrumSettings
 from jaxfood.errors import UserError
 from jaxfood.landscape.objective import Tree
 from jaxfood.landscape.point import Point
@@ -21,17 +20,17 @@ class Inertia(NamedTuple):
     positive: int
 
 
-def inertia(point: Point, threshold: float, settings: SpectrumSettings = SpectrumSettings()) -> Inertia:
+def inertia(point: Point, threshold: float, dense_size: int = 1000) -> Inertia:
     """The signs of all eigenvalues, those from -threshold to threshold counting as zero.
 
     Raises:
-        UserError: there are more parameters than `landscape.dense_size`, up to which the whole Hessian is made; the
-            shares of a larger one are `Density.fraction_above`'s.
+        UserError: there are more parameters than `dense_size`, up to which the whole Hessian is made; the shares of a
+            larger one are `Density.fraction_above`'s.
     """
-    if point.size > settings.dense_size:
+    if point.size > dense_size:
         raise UserError(
             f"all eigenvalues of {point.size:,} parameters are asked for, and the whole Hessian is made up to "
-            f"landscape.dense_size = {settings.dense_size:,}: raise it, or take the density's fraction_above"
+            f"dense_size = {dense_size:,}: raise it, or take the density's fraction_above"
         )
     values = np.linalg.eigvalsh((point.hessian + point.hessian.T) / 2)
     negative, positive = int(np.sum(values < -threshold)), int(np.sum(values > threshold))

@@ -64,7 +64,7 @@ class NetworkLoss:
 
     def _added(self, matrix: Matrix, sums: Any, batch: Any, params: Tree, vector: Tree) -> Any:
         outputs, pull = jax.vjp(lambda p: self._outputs(p, batch), params)
-        # J v by the transpose of the transpose: functions with a derivative of their own (`jax.custom_vjp`) have no jvp.
+        # J v by the transpose of the transpose: functions with a derivative of their own, jax.custom_vjp, have no jvp.
         _, push = jax.vjp(lambda cotangent: pull(cotangent)[0], jnp.zeros_like(outputs))
         (moved,) = push(vector)
         _, weights = self._losses(outputs, batch)

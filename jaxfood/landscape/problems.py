@@ -106,15 +106,15 @@ def deep_linear_network(strengths: Sequence[float], depth: int, *, seed: int = 0
     """|W_depth ... W_1 - M|^2 / 2 for square layers and a matrix M of these singular values.
 
     Layers are `layer1`, ... of `[n, n]`. At the balanced critical points every layer has the kept directions by the
-    depth-th root of their strength s, d, and nothing of the others; the loss is half the sum of squares left out. With i
-    kept and j not, the Hessian has
+    depth-th root d of their strength s, and nothing of the others; the loss is half the sum of squares left out. With
+    i kept and j not, the Hessian has
 
     - for each pair of kept i, k: the sum over layers of d_i^(2 (depth - l)) d_k^(2 (l - 1)), and depth - 1 zeros;
     - for each i and j: d_i^(depth - 2) (s_i - s_j) and d_i^(depth - 2) (s_i + s_j), and 2 depth - 2 zeros;
     - for each pair of j: s_j and -s_j with two layers, and nothing but zeros with more.
 
-    With two layers all but the minima are saddles that the Hessian shows. With three or more the origin has a Hessian of
-    0, and where the strongest are kept, but not all, no eigenvalue is negative though lower losses are next to it
+    With two layers all but the minima are saddles that the Hessian shows. With three or more the origin has a Hessian
+    of 0, and where the strongest are kept, but not all, no eigenvalue is negative though lower losses are next to it
     (Kawaguchi 2016): second order does not tell.
 
     Raises:

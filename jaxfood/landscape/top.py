@@ -8,7 +8,8 @@ from jaxfood.config.landscape import SpectrumSettings
 from jaxfood.landscape.expansion import unit
 from jaxfood.landscape.lanczos import Krylov
 from jaxfood.landscape.point import Point
-from jaxfood.landscape.spectrum import extreme_eigenvalues
+from jaxfood.landscape.spectrum import extreme_eigenvalues, lanczos_vectors
+from jaxfood.landscape.verdict import Eigenvalue
 
 
 class TopEigenpairs(NamedTuple):
@@ -29,8 +30,25 @@ def top_of_krylov(krylov: Krylov, count: int) -> TopEigenpairs:
     """As many as these Lanczos vectors tell of, settled or not, which the residuals say; no product."""
     ritz = krylov.ritz()
     taken = np.arange(krylov.size)[::-1][:count]
-    vectors = np.stack([unit(vector) for vector in krylov.combine(ritz.coordinates[:, taken])])
+    vectors = krylov.combine(ritz.coordinates[:, taken])
+    for row, vector in enumerate(vectors):
+        vectors[row] = unit(vector)
     return TopEigenpairs(ritz.values[taken], vectors, ritz.residuals[taken])
+
+
+def largest_eigenvalue(point: Point, settings: SpectrumSettings) -> Eigenvalue:
+    """The largest alone, to the accuracy of `settings` if its products allow it: fewer than both ends take."""
+    if point.size <= settings.dense_size:
+        top = top_eigenpairs(point, settings, 1)
+        return Eigenvalue(float(top.values[0]), float(top.residuals[0]))
+    start = np.random.default_rng(settings.seed).standard_normal(point.size, point.dtype.type)
+    krylov = Krylov(point.product, start, min(settings.max_products, lanczos_vectors(point, settings)))
+    while True:
+        krylov.extend()
+        ritz = krylov.ritz()
+        found = Eigenvalue(float(ritz.values[-1]), float(ritz.residuals[-1]))
+        if krylov.full or (krylov.size > 3 and found.residual <= settings.accuracy * abs(found.value)):
+            return found
 
 
 def top_eigenpairs(point: Point, settings: SpectrumSettings, count: int) -> TopEigenpairs:

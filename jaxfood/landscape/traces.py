@@ -11,7 +11,6 @@ from jaxfood.landscape.expansion import inner
 from jaxfood.landscape.point import Point
 from jaxfood.landscape.spectrum import Estimate
 
-
 Sums = Callable[[np.ndarray, np.ndarray], np.ndarray]  # inner products of two vectors, one for each layer
 
 

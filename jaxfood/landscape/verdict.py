@@ -165,9 +165,9 @@ def gradient_rounding(point: Point, pairs: Eigenpairs) -> float:
 def judge(downhill: Expansion, pairs: Eigenpairs, tolerances: Tolerances, rounding: float = 0.0) -> Verdict:
     """The kind of a point.
 
-    Critical is where the promised decrease is small against the loss, or the gradient is but rounding. Eigenvalues of both signs make a saddle, whatever
-    else is flat. All of one sign make a minimum or a maximum, where none of another can have been missed. The rest is
-    degenerate: the second order does not tell.
+    Critical is where the promised decrease is small against the loss, or the gradient is but rounding. Eigenvalues of
+    both signs make a saddle, whatever else is flat. All of one sign make a minimum or a maximum, where none of another
+    can have been missed. The rest is degenerate: the second order does not tell.
 
     Args:
         downhill: `expand_downhill` of the point.
