@@ -131,7 +131,7 @@ def test_what_has_no_way_in_between_is_refused(config: Config, tmp_path: Path, m
     monkeypatch.setattr("jaxfood.run_landscape.connection.read_classes", lambda run: classes[run.name])
     a, b, c = (tmp_path / name for name in "abc")
     check_comparable(a, b, config, dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.1)))
-    other = dataclasses.replace(config, model=dataclasses.replace(config.model, width=2.0))
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, width=32))
     with pytest.raises(UserError, match="have different networks: take two runs of one model"):
         check_comparable(a, b, config, other)
     with pytest.raises(UserError, match="have different classes"):

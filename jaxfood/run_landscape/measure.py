@@ -43,16 +43,6 @@ ASCENT_STEPS = 5
 
 
 @dataclass(frozen=True)
-class PointReport:
-    """The kind of point that a checkpoint is, and the numbers that the verdict rests on."""
-
-    verdict: Verdict
-    gradient_norm: float
-    pairs: Eigenpairs
-    top: "TopShares | None" = None
-
-
-@dataclass(frozen=True)
 class TopShares:
     """The largest eigenvalues, descending, and how much of the squared gradient lies in the span of the first ones.
 
@@ -65,6 +55,16 @@ class TopShares:
     values: np.ndarray
     residuals: np.ndarray
     gradient_shares: np.ndarray
+
+
+@dataclass(frozen=True)
+class PointReport:
+    """The kind of point that a checkpoint is, the numbers that the verdict rests on, the largest eigenvalues."""
+
+    verdict: Verdict
+    gradient_norm: float
+    pairs: Eigenpairs
+    top: TopShares | None = None
 
 
 @dataclass(frozen=True)
