@@ -152,14 +152,14 @@ class Verdict:
 
 
 def gradient_rounding(point: Point, pairs: Eigenpairs) -> float:
-    """What rounding the parameters alone may leave of a gradient that is 0: the norm of H times their last digits.
+    """What rounding may leave of a gradient that is 0: four times the norm of H times the parameters' last digits.
 
-    They are rounded independently of each other, so that the norm is eps |params| ||H||_F / sqrt(size), as if 256
-    eigenvalues at most were as large as the largest found. Without it a gradient of 1e-15 along which the loss does not
-    curve upwards would promise a decrease without end.
+    These are rounded independently of each other, so that the norm is eps |params| ||H||_F / sqrt(size), as if 256
+    eigenvalues at most were as large as the largest found; four times, as the gradient's own sums round too. Without it
+    a gradient of 1e-15 along which the loss does not curve upwards would promise a decrease without end.
     """
     norm = float(np.abs(pairs.values).max()) * float(np.linalg.norm(point.flat(point.params).astype(np.float64)))
-    return float(np.finfo(point.dtype).eps) * norm * math.sqrt(min(1.0, _LARGE / point.size))
+    return 4 * float(np.finfo(point.dtype).eps) * norm * math.sqrt(min(1.0, _LARGE / point.size))
 
 
 def judge(downhill: Expansion, pairs: Eigenpairs, tolerances: Tolerances, rounding: float = 0.0) -> Verdict:
