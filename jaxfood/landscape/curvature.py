@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from jaxfood.landscape.objective import Objective, Tree
@@ -32,6 +33,9 @@ class Matrix(StrEnum):
     REMAINDER = "remainder"  # the Hessian less Gauss-Newton
 
 
+_IN_OUTPUTS = (Matrix.GAUSS_NEWTON, Matrix.FISHER, Matrix.EMPIRICAL_FISHER)
+
+
 class NetworkLoss:
     """A network's loss in its two parts; `objective` is the whole.
 
@@ -47,7 +51,8 @@ class NetworkLoss:
 
         self.objective = Objective(total, batches)
         self._outputs, self._losses, self._batches = outputs, losses, batches
-        self._add = {matrix: jax.jit(partial(self._added, matrix), donate_argnums=0) for matrix in Matrix}
+        # One program for all: what differs is small, and the rest takes many seconds to compile.
+        self._add = jax.jit(self._added, donate_argnums=0)
 
     def at(self, point: Point, matrix: Matrix, on_product: Callable[[], None] | None = None) -> Point:
         """A point whose products are those of another matrix; loss and gradient are the loss's own."""
@@ -58,34 +63,40 @@ class NetworkLoss:
             return point.product(vector) - self._product(Matrix.GAUSS_NEWTON, point, vector)
         tree = point.tree(jnp.asarray(vector, point.dtype))
         sums = jax.tree.map(jnp.zeros_like, point.params), jnp.zeros([], point.dtype)
+        number = jnp.asarray(_IN_OUTPUTS.index(matrix))
         for batch in self._batches:
-            sums = jax.block_until_ready(self._add[matrix](sums, batch, point.params, tree))
+            sums = jax.block_until_ready(self._add(sums, number, batch, point.params, tree))
         return np.array(ravel_pytree(sums[0])[0]) / np.asarray(sums[1])
 
-    def _added(self, matrix: Matrix, sums: Any, batch: Any, params: Tree, vector: Tree) -> Any:
+    def _added(self, sums: Any, number: jax.Array, batch: Any, params: Tree, vector: Tree) -> Any:
         outputs, pull = jax.vjp(lambda p: self._outputs(p, batch), params)
         # J v by the transpose of the transpose: functions with a derivative of their own, jax.custom_vjp, have no jvp.
         _, push = jax.vjp(lambda cotangent: pull(cotangent)[0], jnp.zeros_like(outputs))
         (moved,) = push(vector)
         _, weights = self._losses(outputs, batch)
-        (term,) = pull(self._times(matrix, outputs, moved, weights, batch))
+        (term,) = pull(self._times(number, outputs, moved, weights, batch))
         total, weight = sums
         return jax.tree.map(jnp.add, total, term), weight + jnp.sum(weights).astype(weight.dtype)
 
-    def _times(self, matrix: Matrix, outputs: jax.Array, moved: jax.Array, weights: jax.Array, batch: Any) -> jax.Array:
-        """The matrix in the outputs' own space, a block for each row, times a move of them `[B, K]`."""
+    def _times(
+        self, number: jax.Array, outputs: jax.Array, moved: jax.Array, weights: jax.Array, batch: Any
+    ) -> jax.Array:
+        """The matrix of this number in the outputs' own space, a block for each row, times a move of them `[B, K]`."""
         gradient = jax.grad(lambda z: jnp.sum(self._losses(z, batch)[0]))
-        match matrix:
-            case Matrix.GAUSS_NEWTON:
-                return jax.jvp(gradient, (outputs,), (moved,))[1]
-            case Matrix.FISHER:
-                probabilities = jax.nn.softmax(outputs)
-                mean = jnp.sum(probabilities * moved, axis=-1, keepdims=True)
-                return weights[:, None].astype(outputs.dtype) * probabilities * (moved - mean)
-            case Matrix.EMPIRICAL_FISHER:
-                slopes = gradient(outputs)
-                return slopes * jnp.sum(slopes * moved, axis=-1, keepdims=True)
-        raise TypeError(f"no products of {matrix} in the outputs")
+
+        def gauss_newton() -> jax.Array:
+            return jax.jvp(gradient, (outputs,), (moved,))[1]
+
+        def fisher() -> jax.Array:
+            probabilities = jax.nn.softmax(outputs)
+            mean = jnp.sum(probabilities * moved, axis=-1, keepdims=True)
+            return weights[:, None].astype(outputs.dtype) * probabilities * (moved - mean)
+
+        def empirical_fisher() -> jax.Array:
+            slopes = gradient(outputs)
+            return slopes * jnp.sum(slopes * moved, axis=-1, keepdims=True)
+
+        return lax.switch(number, (gauss_newton, fisher, empirical_fisher))
 
 
 class _WithMatrix(Point):

@@ -98,9 +98,8 @@ def load_stepping(run: Path, config: Config, which: str | int) -> Stepping:
 
 def planned_more(point: Point, settings: LandscapeConfig) -> int:
     """About how many products `measure_more` takes at most."""
-    if point.size <= settings.dense_size:
-        return point.size * (2 + 2 * len(Matrix))
-    return PRODUCTS * (1 + len(layers_of(point)) + len(Matrix)) + settings.trace_products * (1 + len(Matrix))
+    matrices = len(Matrix) + 1  # the remainder takes two products for one
+    return PRODUCTS * (1 + len(layers_of(point)) + matrices) + settings.trace_products * (1 + matrices)
 
 
 def measure_more(
@@ -115,7 +114,8 @@ def measure_more(
     Raises:
         UserError: a product is not finite.
     """
-    settings = dataclasses.replace(config.landscape, max_products=PRODUCTS)
+    # A layer of few parameters is not worth its whole block: that would take as many products.
+    settings = dataclasses.replace(config.landscape, max_products=PRODUCTS, dense_size=PRODUCTS)
     others = {matrix: network.at(point, matrix, on_product) for matrix in Matrix}
     layers = layers_of(point)
     return More(

@@ -36,7 +36,7 @@ def write_more(page: Page, more: More) -> dict[str, Any]:
     page.text(
         f"**As {sharp.optimizer} sees it**, each parameter in the scale of its steps, the sharpness is "
         f"{sharp.sharpness}; at the learning rate {sharp.rate:.3g} steps are stable up to {sharp.limit:.4g} (Cohen et "
-        f"al. 2021, 2022): it stands at {_share(sharp.sharpness.value, sharp.limit)} of that."
+        f"al. 2021, 2022): it stands at {_share(sharp.sharpness.value, sharp.limit)} times that."
     )
     page.table(
         ("layer", "trace of its block", "known to", "largest eigenvalue", "known to"),
@@ -86,10 +86,10 @@ def more_in_words(more: More) -> str:
     """The optimizer's own sharpness in a line."""
     sharp = more.preconditioned
     return (
-        f"sharpness as {sharp.optimizer} sees it {sharp.sharpness}, {_share(sharp.sharpness.value, sharp.limit)} of "
+        f"sharpness as {sharp.optimizer} sees it {sharp.sharpness}, {_share(sharp.sharpness.value, sharp.limit)} times "
         f"its limit {sharp.limit:.4g} at the learning rate {sharp.rate:.3g}"
     )
 
 
 def _share(value: float, limit: float) -> str:
-    return f"{value / limit:.1%}" if limit else "none"
+    return f"{value / limit:.3g}"

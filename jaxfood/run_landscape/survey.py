@@ -65,7 +65,7 @@ def survey_run(
         point = make_point(config, variables, pictures, bar.update)
         bar.expect(point, planned_products(point, config.landscape, geometry=True), SLICE_LOSSES)
         report = classify(point, config.landscape, config.landscape.top or config.model.num_classes)
-        tqdm.write(printable(f"{run}, {which}: {_in_words(report)}"))
+        tqdm.write(f"{printable(f'{run}, {which}')}: {_in_words(report)}")
         with tqdm(total=SLICE_LOSSES, desc="losses of the slices", leave=False, delay=1) as losses:
             geometry = measure_geometry(point, report, config.landscape, losses.update)
         numbers |= write_checkpoint(page, f"{which} checkpoint", report, geometry)
@@ -106,7 +106,7 @@ def _survey_path(run: Path, config: Config, pictures: Pictures, page: Page) -> d
             if not reports:
                 bar.expect(point, len(steps) * planned_products(point, config.landscape, geometry=False))
             reports.append(classify(point, config.landscape))
-            tqdm.write(printable(f"{run}, step {step}: {_in_words(reports[-1])}"))
+            tqdm.write(f"{printable(f'{run}, step {step}')}: {_in_words(reports[-1])}")
     return write_path(page, steps, reports)
 
 
