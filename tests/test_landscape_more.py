@@ -24,6 +24,7 @@ from jaxfood.run_landscape.objective import choose_positions, make_objective, ma
 from jaxfood.runs.directory import load_run
 from jaxfood.train import train_and_evaluate
 from jaxfood.training.logbook import read_metrics
+from jaxfood.training.saved import begin_from
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -42,11 +43,11 @@ def config(tiny_food: Path) -> Config:
 
 @pytest.fixture(scope="module")
 def runs(config: Config, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs from different seeds."""
-    made = []
-    for seed in (1, 2):
-        made.append(tmp_path_factory.mktemp("more") / f"run{seed}")
-        train_and_evaluate(dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed)), made[-1])
+    """A trained run, and one of other weights."""
+    made = [tmp_path_factory.mktemp("more") / name for name in ("trained", "other")]
+    train_and_evaluate(config, made[0])
+    other = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=2))
+    begin_from(made[1], config, init_variables(other), classes=("0", "1", "2"))
     return made
 
 
@@ -99,7 +100,8 @@ def test_more_of_a_checkpoint(runs: list[Path], tiny_food: Path, capsys: pytest.
 def test_the_way_to_another_run(
     runs: list[Path], tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = ("--images", str(tiny_food / "train"), "--samples", "9", "--landscape.curve_updates", "30")
+    images = ("--images", str(tiny_food / "train"), "--samples", "9", "--landscape.curve_updates", "60")
+    images += ("--landscape.curve_rate", "0.05")
     main([str(runs[0]), "--to", str(runs[1]), "--which", "last", "--out", str(tmp_path), *images])
     found = json.loads((tmp_path / "connection.json").read_text())
     assert (found["samples"], found["fitted_by"]) == (9, 12)
@@ -110,7 +112,7 @@ def test_the_way_to_another_run(
     assert curve["losses"][5] < line["losses"][5]
     assert line["barrier"] > 0
     out = capsys.readouterr().out
-    assert "30 updates of the curve by 12 pictures, then the loss of 9 at 11 places" in out
+    assert "60 updates of the curve by 12 pictures, then the loss of 9 at 11 places" in out
     assert "line: loss" in out
     assert (tmp_path / "connection-paths.png").is_file()
     assert "12 others" in (tmp_path / "connection.md").read_text()

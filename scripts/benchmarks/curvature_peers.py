@@ -49,7 +49,10 @@ def parse() -> Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--images", help="folder of LABEL_NUMBER.jpg")
     parser.add_argument("--weights", help="PyTorch weights of the notes' Classifier")
-    parser.add_numbers(samples=8, image_size=32, num_classes=10, top=3, products=60, trace_products=12)
+    parser.add_numbers(samples=8, image_size=32, num_classes=10, products=60, trace_products=12)
+    parser.add_argument("--top", type=int, default=3, help="eigenvalues; 0: products alone are compared")
+    matrices = ("all", HESSIAN, str(Matrix.GAUSS_NEWTON), str(Matrix.EMPIRICAL_FISHER))
+    parser.add_argument("--matrix", choices=matrices, default="all")
     arguments = parser.parse_args()
     need_torch()
     if not find_spec("curvlinops"):
@@ -100,11 +103,13 @@ def compare(arguments: Namespace, network: NetworkLoss, point: Point, peers: "Pe
     )
     along = np.random.default_rng(0).standard_normal(point.size)
     points = {HESSIAN: point, **{str(m): network.at(point, m) for m in (Matrix.GAUSS_NEWTON, Matrix.EMPIRICAL_FISHER)}}
+    points = {name: there for name, there in points.items() if arguments.matrix in ("all", name)}
     for name, there in points.items():
-        start = time.perf_counter()
         ours, theirs = peers.in_layout(point, there.product(along)), peers.product(name, peers.in_layout(point, along))
         difference = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
         print(f"{name}: a product differs from curvlinops' by {difference:.1e} of its norm", flush=True)
+    for name, there in points.items() if arguments.top else ():
+        start = time.perf_counter()
         top, traced = top_eigenpairs(there, settings, arguments.top), trace(there, settings)
         rows = [
             ("jaxfood", *(f"{value:.8g}" for value in top.values), f"{traced.value:.4g} ± {traced.standard_error:.1g}")
