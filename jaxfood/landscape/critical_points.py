@@ -125,8 +125,9 @@ class _Local:
         self._point, self._search = point, search
         self._gradient = point.gradient.astype(np.float64)
         if point.size <= search.dense_size:
-            self._values, self._axes = np.linalg.eigh((point.hessian + point.hessian.T) / 2)
-            self._scale = float(np.abs(self._values).max())
+            values, self._axes = np.linalg.eigh((point.hessian + point.hessian.T) / 2)
+            self._values: np.ndarray | None = values
+            self._scale = float(np.abs(values).max())
         else:
             self._values = None
             self._scale = _norm(self._times(self._gradient / _norm(self._gradient)))

@@ -6,6 +6,7 @@ its axes by a rotation drawn from a seed, so that no eigenvector is an axis.
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,8 @@ from jaxfood.landscape.objective import Tree
 Loss = Callable[[Tree], jax.Array]
 
 
-class CriticalPoint(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class CriticalPoint:
     """A point where the gradient is 0.
 
     Attributes:
@@ -137,8 +139,8 @@ def deep_linear_network(strengths: Sequence[float], depth: int, *, seed: int = 0
         roots = values[list(kept)] ** (1 / depth)
         eigenvalues = []
         for first, second in itertools.product(roots, roots):
-            layers = np.arange(1, depth + 1)
-            eigenvalues += [np.sum(first ** (2 * (depth - layers)) * second ** (2 * (layers - 1)))]
+            below = np.arange(depth)  # layers below each one
+            eigenvalues += [np.sum(first ** (2 * (depth - 1 - below)) * second ** (2 * below))]
         eigenvalues += [d ** (depth - 2) * (d**depth + sign * s) for d in roots for s in others for sign in (1, -1)]
         if depth == 2:
             eigenvalues += [sign * s for s in others for _ in others for sign in (1, -1)]

@@ -75,15 +75,15 @@ def _hutch(point: Point, settings: SpectrumSettings, sums: Sums) -> tuple[np.nda
     sketch = np.stack([point.product(_signs(point, rng)) for _ in range(sketched)])
     span = np.linalg.qr(sketch.T)[0].T
     del sketch  # its memory
-    known, samples = 0.0, []
+    known, samples = [], []
     for vector in span:
         product = point.product(vector)
-        known = known + sums(vector, product) + sums(vector, product - (span @ product) @ span)
+        known.append(sums(vector, product) + sums(vector, product - (span @ product) @ span))
     for _ in range(settings.trace_products - 2 * sketched):
         signs = _signs(point, rng)
         product = point.product(signs - (span @ signs) @ span)
         samples.append(sums(signs, product - (span @ product) @ span))
-    return np.asarray(known), np.stack(samples)
+    return np.sum(known, axis=0), np.stack(samples)
 
 
 def _signs(point: Point, rng: np.random.Generator) -> np.ndarray:
