@@ -25,7 +25,7 @@ from jaxfood.config.loading import variants_of
 from jaxfood.config.sections import SECTIONS
 from jaxfood.data import demo
 from jaxfood.lessons import LESSONS
-from jaxfood.run_landscape import measure
+from jaxfood.run_landscape import critical_rate, measure
 from jaxfood.runs import directory
 from jaxfood.runs.folds import FOLDS
 from jaxfood.training.metrics import epoch_record
@@ -99,6 +99,7 @@ def test_the_page_of_files_has_every_file_of_a_run_and_every_number_of_an_epoch(
     means = dict.fromkeys(("loss", "accuracy", "grad_norm", "pseudo_label_share"), 0.0)
     record = epoch_record(1, 1, means, means, learning_rate=0.0, seconds=0.0, images_per_second=0.0)
     in_code = set(re.findall(r'"(landscape_\w+)"', Path(measure.__file__).read_text("utf-8")))
+    in_code |= set(re.findall(r'"(critical_\w+)"', Path(critical_rate.__file__).read_text("utf-8")))
     assert names == {*record, *in_code}
 
 
