@@ -42,6 +42,12 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def no_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs with its calls cannot be kept on disk, as those of the tests are; tests/test_fused_onednn.py has it."""
+    monkeypatch.setattr("jaxfood.model.fused.onednn.missing", lambda: "switched off for the tests")
+
+
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[None]:
     """The networks with few features, for tests of what is around it: it compiles and runs in a fraction."""

@@ -74,6 +74,7 @@ def describe_step() -> Iterator[str]:
     import numpy as np
 
     from jaxfood.config import load_config
+    from jaxfood.model.fused import onednn
     from jaxfood.model.networks import init_variables
     from jaxfood.training.state import TrainState
     from jaxfood.training.step import train_step
@@ -94,7 +95,7 @@ def describe_step() -> Iterator[str]:
         "ms)",
         f"a matrix product reaches {_product_speed() / 1e9:,.0f} GFLOP/s in float32 on one device",
     ]
-    yield from lines_on("step", lines)
+    yield from lines_on("step", [*lines, *filter(None, [onednn.describe()])])
 
 
 def _version(package: str) -> str:

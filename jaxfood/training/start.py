@@ -20,6 +20,7 @@ from jaxfood.data.records import class_table
 from jaxfood.data.splits import Splits, load_splits
 from jaxfood.devices import make_mesh
 from jaxfood.errors import UserError, first_few, printable
+from jaxfood.model.fused import onednn
 from jaxfood.optim.losses import check_class_weights, is_balanced
 from jaxfood.runs import directory as run
 from jaxfood.runs.checkpoints import Checkpoints
@@ -170,6 +171,8 @@ def _prepare(workdir: Path, config: Config, mesh: Mesh, watch: Stopwatch, *, res
         check_teachers(workdir, teachers.digests)
     lines = [*_introduction(workdir, config, splits, mesh), *begun.lines]
     lines += teachers.lines if teachers is not None else ()
+    if config.model.dtype == "bfloat16" and (said := onednn.describe()):
+        lines.append(said)
     lines += [_describe_class_weights(config.loss)] * balanced + [_UNKNOWN_PICTURES] * (resume and not known)
     return _Prepared(config, splits, begun.variables, teachers, lines)
 

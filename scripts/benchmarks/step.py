@@ -1,14 +1,16 @@
-"""Images per second of jaxfood and of PyTorch as in the notes, on this machine.
+"""Images per second of jaxfood and of PyTorch in each of its forms, on this machine.
 
     python scripts/benchmarks/step.py [--model classifier] [--batch_size 64] [--image_size 128] [--steps 7] [--compile]
 
-Training is the whole update: forward, backward, clipping, Adam (3e-4, L2 1e-5), float32. All run in one process and
-take turns step by step; the median of the steps is printed, after a warm-up that compiles. Pictures are random.
+Training is the whole update: forward, backward, clipping, Adam (3e-4, L2 1e-5). All run in one process and take turns
+step by step; the median of the steps is printed, after a warm-up that compiles. Pictures are random.
 
-`--model resnet18` (or resnet34) is torchvision's with the stem for small pictures, `--stem imagenet` with its own.
+PyTorch runs as in the notes (eager, float32), in the memory format channels_last, and that with bfloat16 autocast;
+with `--compile` the last two by `torch.compile` too, which needs a C++ compiler and about a minute before the first
+step. A GPU has the float32 forms alone. Ratios are to the notes' form and to PyTorch's fastest.
 
-With `--compile` PyTorch also runs in the memory format channels_last, eagerly and by `torch.compile`, which needs a C++
-compiler and about a minute before the first step.
+`--model resnet18` (or resnet34) is torchvision's with the stem for small pictures, `--stem imagenet` with its own;
+`--model resnet` is jaxfood's own, rebuilt in PyTorch.
 """
 
 import functools
@@ -22,38 +24,55 @@ from measuring import Parser, Work, in_turns, need_torch, print_setting, print_t
 from jaxfood import TrainState, load_config, train_step
 from jaxfood.model.networks import init_variables, predict_logits
 
+NOTES = "PyTorch eager"  # and float32
+
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_numbers(batch_size=64, image_size=128, steps=7)
-    parser.add_argument("--model", default="classifier", choices=("classifier", "resnet18", "resnet34"))
-    parser.add_argument("--stem", default="small", choices=("small", "imagenet"), help="of a residual network")
-    parser.add_argument("--compile", action="store_true", help="compare with channels_last and torch.compile too")
+    parser.add_argument("--model", default="classifier", choices=("classifier", "resnet", "resnet18", "resnet34"))
+    parser.add_argument("--stem", default="small", choices=("small", "imagenet"), help="of resnet18 and resnet34")
+    parser.add_argument("--compile", action="store_true", help="compare with torch.compile too")
     arguments = parser.parse_args()
     need_torch()
 
     pictures = random_pictures(arguments.batch_size, arguments.image_size)
-    forms = ("eager", "channels_last", "compiled channels_last") if arguments.compile else ("eager",)
-    works = jaxfood_works(pictures, arguments.model, arguments.stem)
-    for form in forms:
-        works |= torch_works(pictures, form, arguments.model, arguments.stem)
-    medians = in_turns(works, arguments.steps, warm_up=2)
+    works: dict[str, tuple[Work, Work]] = {}
+    for dtype in ("float32", "bfloat16"):
+        works[f"jaxfood {dtype}"] = jaxfood_works(pictures, arguments.model, arguments.stem, dtype)
+    for form in torch_forms(arguments.compile):
+        works[form] = torch_works(pictures, form, arguments.model, arguments.stem)
+    kinds = ("training", "evaluation")
+    flat = {f"{form} {kind}": work for form, pair in works.items() for kind, work in zip(kinds, pair, strict=True)}
+    medians = in_turns(flat, arguments.steps, warm_up=2)
     rates = {name: arguments.batch_size / seconds.clock for name, seconds in medians.items()}
 
-    network = arguments.model if arguments.model == "classifier" else f"{arguments.model}, stem {arguments.stem}"
+    network = arguments.model if arguments.model in ("classifier", "resnet") else f"{arguments.model} {arguments.stem}"
     size = f"{network}, batch {arguments.batch_size}, {arguments.image_size} px"
-    print_setting(f"{size}, float32, median of {arguments.steps} steps\n")
+    print_setting(f"{size}, median of {arguments.steps} steps; ratios to {NOTES} and to PyTorch's fastest\n")
+    best = {kind: max(rates[f"{form} {kind}"] for form in works if form.startswith("PyTorch")) for kind in kinds}
     rows = []
-    for kind in ("training", "evaluation"):
-        ours, theirs = rates[f"jaxfood {kind}"], [rates[f"{form} {kind}"] for form in forms]
-        rows.append([kind, f"{ours:.1f}", *(cell for rate in theirs for cell in (f"{rate:.1f}", f"{ours / rate:.2f}"))])
-    print_table(("images/s", "jaxfood", *(cell for form in forms for cell in (f"PyTorch {form}", "ratio"))), rows)
+    for form in works:
+        cells: list[str] = []
+        for kind in kinds:
+            rate = rates[f"{form} {kind}"]
+            cells += f"{rate:.1f}", f"{rate / rates[f'{NOTES} {kind}']:.2f}", f"{rate / best[kind]:.2f}"
+        rows.append([form, *cells])
+    print_table(("images/s", *(cell for kind in kinds for cell in (kind, "/ notes", "/ fastest"))), rows)
 
 
-def jaxfood_works(pictures: dict[str, np.ndarray], model: str, stem: str) -> dict[str, Work]:
+def torch_forms(is_compiled: bool) -> list[str]:
+    """The notes' form first."""
+    forms = [NOTES, "PyTorch channels_last"]
+    if jax.default_backend() == "cpu":
+        forms.append("PyTorch channels_last bfloat16")
+    return forms + [f"{form} compiled" for form in forms[1:] if is_compiled]
+
+
+def jaxfood_works(pictures: dict[str, np.ndarray], model: str, stem: str, dtype: str) -> tuple[Work, Work]:
     """One update and one evaluation; the pictures lie on the device as bytes, as in jaxfood's training."""
     settings = [f"model.name={model}", "model.num_classes=11", f"data.image_size={pictures['image'].shape[1]}"]
-    settings += [f"model.stem={stem}"] * (model != "classifier")
+    settings += [f"model.dtype={dtype}", *[f"model.stem={stem}"] * (model in ("resnet18", "resnet34"))]
     config = load_config(overrides=settings)
     variables = init_variables(config)
     state = TrainState.create(config, variables, total_steps=1000)
@@ -65,13 +84,10 @@ def jaxfood_works(pictures: dict[str, np.ndarray], model: str, stem: str) -> dic
         state, _ = train_step(state, batch)
         jax.block_until_ready(state)
 
-    return {
-        "jaxfood training": train,
-        "jaxfood evaluation": lambda: logits(variables, batch["image"]).block_until_ready(),
-    }
+    return train, lambda: logits(variables, batch["image"]).block_until_ready()
 
 
-def torch_works(pictures: dict[str, np.ndarray], form: str, name: str, stem: str) -> dict[str, Work]:
+def torch_works(pictures: dict[str, np.ndarray], form: str, name: str, stem: str) -> tuple[Work, Work]:
     """The notes' update and evaluation; the pictures are floats already, as the notes' loader gives them."""
     import torch
     import torch_reference
@@ -80,6 +96,8 @@ def torch_works(pictures: dict[str, np.ndarray], form: str, name: str, stem: str
     layout = torch.channels_last if "channels_last" in form else torch.contiguous_format
     if name == "classifier":
         model: torch.nn.Module = torch_reference.Classifier(pictures["image"].shape[1])
+    elif name == "resnet":
+        model = torch_reference.ResNet()
     else:
         sys.path.append(str(Path(__file__).parents[2] / "tests" / "references"))
         import torch_resnet
@@ -93,15 +111,19 @@ def torch_works(pictures: dict[str, np.ndarray], form: str, name: str, stem: str
     if "compiled" in form:
         model.compile()
 
+    autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled="bfloat16" in form)
+
+    def train() -> None:
+        with autocast():
+            torch_reference.train_step(model, optimizer, images, labels)[0].item()
+
     @torch.no_grad()
     def evaluate() -> None:
         model.eval()
-        model(images).cpu()
+        with autocast():
+            model(images).cpu()
 
-    return {
-        f"{form} training": lambda: torch_reference.train_step(model, optimizer, images, labels)[0].item(),
-        f"{form} evaluation": evaluate,
-    }
+    return train, evaluate
 
 
 if __name__ == "__main__":

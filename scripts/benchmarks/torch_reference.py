@@ -32,6 +32,36 @@ class Classifier(nn.Module):
         return self.fc(self.cnn(x).flatten(1))
 
 
+class ResNet(nn.Module):
+    """jaxfood's `resnet` in PyTorch, of its default width and blocks: what a PyTorch user would write for it."""
+
+    def __init__(self, num_classes: int = 11, width: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), _conv(12, width), nn.BatchNorm2d(width), nn.ReLU()]
+        for features in (2 * width, 4 * width, 8 * width):
+            layers += [_conv(features // 2, features), nn.BatchNorm2d(features), nn.ReLU(), nn.MaxPool2d(2)]
+            layers.append(_Residual(features))
+        self.cnn = nn.Sequential(*layers)
+        self.head = nn.Linear(8 * width, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.cnn(x).mean((2, 3)))
+
+
+class _Residual(nn.Module):
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.one = nn.Sequential(_conv(features, features), nn.BatchNorm2d(features), nn.ReLU())
+        self.two = nn.Sequential(_conv(features, features), nn.BatchNorm2d(features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.relu(x + self.two(self.one(x)))
+
+
+def _conv(features_in: int, features: int) -> nn.Conv2d:
+    return nn.Conv2d(features_in, features, 3, padding=1, bias=False)
+
+
 def make_classifier(weights: Mapping[str, np.ndarray]) -> Classifier:
     """A classifier that holds copies of these tensors, of their type; its sizes are read off them."""
     image_size = 32 * math.isqrt(weights["fc.0.weight"].shape[1] // 512)

@@ -63,9 +63,12 @@ def _forward(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> tuple[Pooled,
 
 def _forward_group(x: jax.Array, kernel: jax.Array, scale: jax.Array, form: Form) -> tuple[Pooled, _Kept]:
     output = form.convolve(x, kernel)
-    values, winner = _max_pool(output, scale)
+    # XLA's CPU backend compares in float32 of its own accord, but then with a pass and a copy for each comparison.
+    wide = output if form.in_one_pass else output.astype(jnp.promote_types(output.dtype, jnp.float32))
+    values, winner = _max_pool(wide, scale)
     moments = moments_in_one_pass if form.in_one_pass else _moments
-    return Pooled(values, *moments(output)), _Kept(None if x.shape[-1] <= _CHEAP else output, winner)
+    kept = _Kept(None if x.shape[-1] <= _CHEAP else output, winner)
+    return Pooled(values.astype(output.dtype), *moments(output)), kept
 
 
 def _save(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> tuple[Pooled, _Saved]:

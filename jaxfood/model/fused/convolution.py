@@ -16,7 +16,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _forward(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def forward(x: jax.Array, kernel: jax.Array, *, form: Form) -> jax.Array:
-        return scan_groups(lambda _, x: (None, form.convolve(x, kernel)), None, (x,), form.groups)[1]
+        return scan_groups(lambda _, x: (None, form.convolve(x, kernel)), None, (x,), form.groups_alone)[1]
 
     output: jax.Array = on_each_platform(forward, x, kernel)
     return output
@@ -31,7 +31,7 @@ def _backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Arr
         def add(total: jax.Array, x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
             return add_gradients(kernel, total, x, g, form=form)
 
-        total, x_g = scan_groups(add, zero_kernel_gradient(kernel), (x, g), form.groups)
+        total, x_g = scan_groups(add, zero_kernel_gradient(kernel), (x, g), form.groups_alone)
         return x_g, total.astype(kernel.dtype)
 
     gradients: tuple[jax.Array, jax.Array] = on_each_platform(backward, *saved, g)

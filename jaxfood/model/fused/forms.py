@@ -1,8 +1,8 @@
 """How a platform goes about a 3x3 convolution with stride 1 and padding 1, and its gradients.
 
 XLA's own convolutions serve accelerators. On a CPU the batch is cut into groups of pictures whose output stays in the
-cache, the kernel's gradient is nine matrix products, and wide layers go by Winograd's algorithm. Arrays are
-`[B, H, W, C]`, kernels `[3, 3, in, out]`.
+cache, the kernel's gradient is nine matrix products, and wide layers go by Winograd's algorithm; bfloat16 goes by
+oneDNN where that is at hand (`onednn`). Arrays are `[B, H, W, C]`, kernels `[3, 3, in, out]`.
 """
 
 import math
@@ -14,18 +14,22 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxfood.model.fused import onednn
+from jaxfood.model.fused.bits import from_bits, to_bits
 from jaxfood.model.fused.winograd import winograd3x3
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _GROUP_BYTES = 2**21  # of the convolution's output that a CPU works on at a time: they must stay in the cache
 _WINOGRAD_CHANNELS = 64  # in and out, and
 _WINOGRAD_TILES = 1024  # of a batch: from there on a CPU saves more by fewer products than the additions cost
+_FEW_CHANNELS = 4  # up to which the nine products are no slower than oneDNN, whose pictures would be that narrow
 
 
 class Form(NamedTuple):
     """A platform's way."""
 
-    groups: int  # of pictures, one after another
+    groups: int  # of pictures, one after another, where more follows on a group's output
+    groups_alone: int  # the same where nothing does
     convolve: Callable[[jax.Array, jax.Array], jax.Array]  # of x and kernel
     kernel_gradient: Callable[[jax.Array, jax.Array], jax.Array]  # of x and the output's gradient
     in_one_pass: bool  # memory is slow against arithmetic: read the output once for its moments
@@ -91,12 +95,28 @@ def scan_groups(
     """`lax.scan` of `step(carry, *arrays)` over groups of pictures, its results joined to one batch again."""
     if groups == 1:
         return step(carry, *arrays)
-    split = jax.tree.map(lambda a: a.reshape(groups, -1, *a.shape[1:]), arrays)
-    carry, results = lax.scan(lambda carry, arrays: step(carry, *arrays), carry, split)
-    return carry, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
+
+    def cut(array: jax.Array) -> jax.Array:
+        return to_bits(array).reshape(groups, -1, *array.shape[1:])
+
+    def step_on_bits(carry: Any, bits: Any) -> tuple[Any, Any]:
+        carry, results = step(carry, *jax.tree.map(from_bits, bits, dtypes))
+        return carry, jax.tree.map(to_bits, results)
+
+    def join(bits: jax.Array, result: jax.ShapeDtypeStruct) -> jax.Array:
+        return from_bits(bits.reshape(-1, *bits.shape[2:]), result.dtype)
+
+    dtypes = jax.tree.map(lambda array: array.dtype, arrays)
+    parts = jax.tree.map(lambda array: array[: len(array) // groups], arrays)
+    shapes = jax.eval_shape(step, carry, *parts)[1]
+    carry, results = lax.scan(step_on_bits, carry, jax.tree.map(cut, arrays))
+    return carry, jax.tree.map(join, results, shapes)
 
 
-WHOLE = Form(1, convolve, kernel_gradient, in_one_pass=True)
+WHOLE = Form(1, 1, convolve, kernel_gradient, in_one_pass=True)
+
+_onednn_convolve = onednn.derived_as(convolve)(onednn.convolve)
+_onednn_kernel_gradient = onednn.derived_as(kernel_gradient_products)(onednn.kernel_gradient)
 
 
 def cpu_form(x: jax.Array, kernel: jax.Array) -> Form:
@@ -104,9 +124,13 @@ def cpu_form(x: jax.Array, kernel: jax.Array) -> Form:
     groups = groups_on_cpu(x, kernel)
     is_even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
     is_wide = min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS and math.prod(x.shape[:3]) >= 4 * _WINOGRAD_TILES
+    if onednn.is_used(x.dtype):
+        is_narrow = x.shape[-1] <= _FEW_CHANNELS
+        gradient = kernel_gradient_products if is_narrow else _onednn_kernel_gradient
+        return Form(groups, 1, _onednn_convolve, gradient, in_one_pass=False)
     if is_even and is_wide and x.dtype.itemsize >= 4:
-        return Form(groups, winograd3x3, kernel_gradient_winograd, in_one_pass=False)
-    return Form(groups, convolve, kernel_gradient_products, in_one_pass=False)
+        return Form(groups, groups, winograd3x3, kernel_gradient_winograd, in_one_pass=False)
+    return Form(groups, groups, convolve, kernel_gradient_products, in_one_pass=False)
 
 
 def groups_on_cpu(x: jax.Array, kernel: jax.Array) -> int:

@@ -1,8 +1,8 @@
 """Convolutions of stride 2 alone, in the form of the platform: what halves the pictures of residual networks.
 
 XLA's own convolutions serve accelerators. Its CPU backend writes their gradients as convolutions with holes, several
-times as slow as the products here. Measured on a 2-core EPYC for 64 pictures of 64 px, 64 to 128 channels, against
-XLA's own: 39 ms for 54 forward, 85 for some 500 both gradients.
+times as slow as the products here: on a 2-core EPYC for 64 pictures of 64 px, 64 to 128 channels, against XLA's own, 39
+ms for 54 forward, 85 for some 500 both gradients. bfloat16 goes by oneDNN where that is at hand (`onednn`).
 
 Arrays are `[B, H, W, C]` with H and W even, kernels `[size, size, in, out]` of odd size, the padding is `size // 2`:
 the output is `[B, H/2, W/2, out]`.
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxfood.model.fused import onednn
 from jaxfood.model.fused.forms import scan_groups, zero_kernel_gradient
 
 _GROUP_BYTES = 2**21  # of the output that a CPU works on at a time: it and nine inputs must stay in the cache
@@ -137,6 +138,20 @@ def _input_gradient_products(g: jax.Array, kernel: jax.Array) -> jax.Array:
     return windows.reshape(batch, 2 * height, 2 * width, -1).astype(g.dtype)
 
 
+_onednn_convolve = onednn.derived_as(_convolve)(partial(onednn.convolve, stride=2))
+_onednn_input_gradient = onednn.derived_as(_input_gradient_products)(onednn.input_gradient_stride2)
+
+
+@onednn.derived_as(partial(_kernel_gradient_products, size=3))
+def _onednn_kernel_gradient3(x: jax.Array, g: jax.Array) -> jax.Array:
+    return onednn.kernel_gradient(x, g, size=3, stride=2)
+
+
+def _onednn_kernel_gradient(x: jax.Array, g: jax.Array, size: int) -> jax.Array:
+    assert size == 3
+    return _onednn_kernel_gradient3(x, g)
+
+
 _WHOLE = _Form(1, _convolve, _kernel_gradient, _input_gradient)
 
 
@@ -145,6 +160,10 @@ def _cpu_form(x: jax.Array, kernel: jax.Array) -> _Form:
     batch = len(x)
     most = max(1, _GROUP_BYTES // (math.prod(x.shape[1:3]) // 4 * kernel.shape[-1] * x.dtype.itemsize))
     groups = next((n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= most), 1)
+    if onednn.is_used(x.dtype):
+        if len(kernel) == 3:
+            return _Form(1, _onednn_convolve, _onednn_kernel_gradient, _onednn_input_gradient)
+        return _Form(groups, _onednn_convolve, _kernel_gradient_products, _input_gradient)
     if len(kernel) == 3:
         return _Form(groups, _convolve_products, _kernel_gradient_products, _input_gradient_products)
     return _Form(groups, _convolve, _kernel_gradient_products, _input_gradient)
