@@ -41,6 +41,12 @@ class SpectrumSettings(Section):
 class LandscapeConfig(SpectrumSettings, Tolerances):
     """How a run's landscape is measured, and when."""
 
+    kept_gib: float = setting(
+        2.0,
+        "memory for what Hessian-vector products need of the gradient; pictures beyond it take half as long again",
+        at_least=0,
+        at_most=100_000,
+    )
     every: int = setting(0, "while training: measure after each so many epochs, too; 0: never", at_least=0)
     samples: int = setting(32, "pictures that the loss is taken on", at_least=1, at_most=1_000_000)
     statistics: str = setting(
