@@ -17,6 +17,10 @@ from etils import epy
 with epy.lazy_api_imports(globals()):
     from jaxfood.config.landscape import SpectrumSettings as SpectrumSettings
     from jaxfood.config.landscape import Tolerances as Tolerances
+    from jaxfood.landscape.by_product import ByProduct as ByProduct
+    from jaxfood.landscape.by_product import density_by as density_by
+    from jaxfood.landscape.by_product import ends_with_by_product as ends_with_by_product
+    from jaxfood.landscape.by_product import trace_by as trace_by
     from jaxfood.landscape.expansion import Comparison as Comparison
     from jaxfood.landscape.expansion import Expansion as Expansion
     from jaxfood.landscape.expansion import compare as compare

@@ -4,6 +4,7 @@ A small problem's is exact, from the whole matrix; a large one's comes from prod
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ from jaxfood.landscape.expansion import inner, unit
 from jaxfood.landscape.lanczos import Krylov, Ritz, unseen_fraction
 from jaxfood.landscape.point import Point
 
-_CHECKED = 10  # products between two looks at what Lanczos has settled
+_CHECKED = 5  # products between two looks at what Lanczos has settled, and
+_LEAST = 10  # before the first: what so few have found may not be the ends yet
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,27 @@ class Eigenpairs:
     products: int
 
 
-def extreme_eigenvalues(point: Point, settings: SpectrumSettings, count: int = 1) -> Eigenpairs:
-    """The `count` smallest and the `count` largest eigenvalues; all where there are no more than that."""
+def extreme_eigenvalues(
+    point: Point,
+    settings: SpectrumSettings,
+    count: int = 1,
+    on_vectors: Callable[[Krylov], None] | None = None,
+) -> Eigenpairs:
+    """The `count` smallest and the `count` largest eigenvalues; all where there are no more than that.
+
+    Args:
+        point: where.
+        settings: how much is spent.
+        count: at each end.
+        on_vectors: called once with the Lanczos vectors from a random start, before a restart mixes them; not for a
+            small problem.
+    """
     before = point.products
     if point.size <= settings.dense_size:
         values, vectors, residuals = _dense_ends(point.hessian, count)
         return Eigenpairs(values, vectors.astype(point.dtype), residuals, True, True, 0.0, point.products - before)
 
-    krylov, unseen = _lanczos(point, settings, count)
+    krylov, unseen = _lanczos(point, settings, count, on_vectors or (lambda _: None))
     ritz = krylov.ritz()
     ends = _ends(krylov.size, count)
     vectors = np.stack([unit(vector) for vector in krylov.combine(ritz.coordinates[:, ends])])
@@ -73,7 +88,9 @@ def _dense_ends(hessian: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
     return values, vectors, np.linalg.norm(vectors @ hessian - values[:, None] * vectors, axis=1)
 
 
-def _lanczos(point: Point, settings: SpectrumSettings, count: int) -> tuple[Krylov, float]:
+def _lanczos(
+    point: Point, settings: SpectrumSettings, count: int, on_vectors: Callable[[Krylov], None]
+) -> tuple[Krylov, float]:
     """Krylov vectors that settle both ends or cost all products allowed, and `Eigenpairs.unseen`.
 
     Where all eigenvalues found have one sign, one missed might have the other: then all vectors are used.
@@ -86,7 +103,7 @@ def _lanczos(point: Point, settings: SpectrumSettings, count: int) -> tuple[Kryl
         krylov.extend()
         vectors = vectors if restarted else krylov.size
         exhausted = krylov.invariant or point.products >= limit
-        if not (exhausted or krylov.full or krylov.size % _CHECKED == 0):
+        if not (exhausted or krylov.full or (krylov.size >= _LEAST and krylov.size % _CHECKED == 0)):
             continue
         ritz = krylov.ritz()
         margin = settings.floor * np.abs(ritz.values).max()
@@ -94,8 +111,12 @@ def _lanczos(point: Point, settings: SpectrumSettings, count: int) -> tuple[Kryl
         if exhausted or (enough and np.all(_settled(ritz, settings)[_ends(krylov.size, count)])):
             break
         if krylov.full:
+            if not restarted:
+                on_vectors(krylov)
             krylov.restart(ritz, _ends(krylov.size, max(count, 3 * krylov.size // 8)))
             restarted = True
+    if not restarted:
+        on_vectors(krylov)
     if krylov.invariant:
         return krylov, 0.0
     # Restarts only improve on the first vectors, for which the bound holds. The whole spectrum is wider than what was
@@ -138,18 +159,19 @@ def trace(point: Point, settings: SpectrumSettings) -> Estimate:
         return Estimate(float(np.trace(point.hessian)), 0.0)
     rng = np.random.default_rng(settings.seed)
     sketched = max(1, (settings.trace_products - 2) // 3)
-    sketch = np.stack([point.product(_signs(point, rng)) for _ in range(sketched)])
+    sketch = np.stack([point.product(random_signs(point, rng)) for _ in range(sketched)])
     span = np.linalg.qr(sketch.T)[0].T
     inside = sum(inner(vector, point.product(vector)) for vector in span)
     outside = []
     for _ in range(settings.trace_products - 2 * sketched):
-        probe = _signs(point, rng)
+        probe = random_signs(point, rng)
         probe -= (span @ probe) @ span
         outside.append(inner(probe, point.product(probe)))
-    return Estimate(inside + float(np.mean(outside)), _standard_error(np.array(outside)))
+    return Estimate(inside + float(np.mean(outside)), standard_error(np.array(outside)))
 
 
-def _signs(point: Point, rng: np.random.Generator) -> np.ndarray:
+def random_signs(point: Point, rng: np.random.Generator) -> np.ndarray:
+    """A vector `[size]` of 1 and -1."""
     return (2 * rng.integers(0, 2, point.size, np.int8) - 1).astype(point.dtype)
 
 
@@ -178,14 +200,26 @@ class Density:
     def moment(self, power: int) -> Estimate:
         """The eigenvalues' mean k-th power; by quadrature without error for k < 2 steps."""
         rows = np.sum(self.weights * self.nodes**power, axis=1)
-        return Estimate(float(rows.mean()), _standard_error(rows))
+        return Estimate(float(rows.mean()), standard_error(rows))
 
     def curve(self, grid: np.ndarray, width: float) -> np.ndarray:
         """The density at each of a grid's values, each node smoothed by a normal curve of this standard deviation."""
-        distances = (np.asarray(grid)[:, None] - self.nodes.ravel()) / width
+        return np.mean(self._curves(grid, width), axis=0)
+
+    def curve_error(self, grid: np.ndarray, width: float) -> np.ndarray:
+        """The standard error of `curve` over the random vectors; 0 where it is exact."""
+        curves = self._curves(grid, width)
+        if len(curves) < 2:
+            return np.zeros(len(grid))
+        error: np.ndarray = curves.std(axis=0, ddof=1) / math.sqrt(len(curves))
+        return error
+
+    def _curves(self, grid: np.ndarray, width: float) -> np.ndarray:
+        """Each row's `[probes, len(grid)]`."""
+        distances = (np.asarray(grid)[:, None, None] - self.nodes) / width
         bells = np.exp(-(distances**2) / 2) / (width * math.sqrt(2 * math.pi))
-        curve: np.ndarray = bells @ self.weights.ravel() / len(self.nodes)
-        return curve
+        curves: np.ndarray = np.sum(bells * self.weights, axis=-1).T
+        return curves
 
     def fraction_above(self, threshold: float) -> Interval:
         """The fraction of eigenvalues above a threshold.
@@ -204,8 +238,8 @@ class Density:
         low, high = (np.sum(self.weights * side, axis=1) for side in (below_next, and_last))
         return Interval(
             value,
-            max(0.0, float(low.mean()) - 2 * _standard_error(low)),
-            min(1.0, float(high.mean()) + 2 * _standard_error(high)),
+            max(0.0, float(low.mean()) - 2 * standard_error(low)),
+            min(1.0, float(high.mean()) + 2 * standard_error(high)),
         )
 
 
@@ -215,7 +249,10 @@ def spectral_density(point: Point, settings: SpectrumSettings) -> Density:
         values = np.linalg.eigvalsh((point.hessian + point.hessian.T) / 2)
         return Density(values[None], np.full((1, point.size), 1 / point.size), exact=True)
     rng = np.random.default_rng(settings.seed)
-    rows = [_quadrature(point, _signs(point, rng), settings.steps) for _ in range(settings.probes)]
+    rows = [
+        padded(*quadrature(point, random_signs(point, rng), settings.steps), settings.steps)
+        for _ in range(settings.probes)
+    ]
     nodes, weights = (np.stack(parts) for parts in zip(*rows, strict=True))
     return Density(nodes, weights, exact=False)
 
@@ -228,15 +265,20 @@ def minimum_ratio(density: Density, threshold: float) -> Interval:
     return density.fraction_above(threshold)
 
 
-def _quadrature(point: Point, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss quadrature of the start's spectrum: nodes and weights `[steps]`; unused ones repeat the last, weight 0."""
+def quadrature(point: Point, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss quadrature of the start's spectrum: nodes, ascending, and weights, as many as steps or all there are."""
     krylov = Krylov(point.product, start, min(steps, point.size))
     while not krylov.full:
         krylov.extend()
     ritz = krylov.ritz()
-    missing = (0, steps - krylov.size)
-    return np.pad(ritz.values, missing, mode="edge"), np.pad(ritz.coordinates[0] ** 2, missing)
+    return ritz.values, ritz.coordinates[0] ** 2
 
 
-def _standard_error(samples: np.ndarray) -> float:
+def padded(nodes: np.ndarray, weights: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many of each: those that there are not repeat the last, with weight 0."""
+    missing = (0, length - len(nodes))
+    return np.pad(nodes, missing, mode="edge"), np.pad(weights, missing)
+
+
+def standard_error(samples: np.ndarray) -> float:
     return float(samples.std(ddof=1) / math.sqrt(len(samples))) if len(samples) > 1 else 0.0
