@@ -34,10 +34,8 @@ class SpectrumSettings(Section):
     probes: int = setting(
         3, "random vectors for the spectral density, that of the ends among them", at_least=2, at_most=10_000
     )
-    steps: int = setting(12, "products for each of the others", at_least=1, at_most=10_000)
-    trace_products: int = setting(
-        8, "products for the trace, beside those of the density", at_least=4, at_most=1_000_000
-    )
+    steps: int = setting(10, "products for each of the others", at_least=1, at_most=10_000)
+    trace_products: int = setting(8, "products for the trace beside the density's", at_least=4, at_most=1_000_000)
     seed: int = setting(0, "of the choice of pictures and of every random vector", at_least=0, below=2**31)
 
 

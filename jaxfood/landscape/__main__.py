@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         out=arguments.out or arguments.run / "landscape",
         new_run=arguments.escape,
         cache_dir=arguments.cache_dir,
+        quick=arguments.quick,
     )
 
 
@@ -40,6 +41,9 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[loadin
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--which", metavar="best|last|STEP", default="best", help="which checkpoint (default: best)")
     where.add_argument("--path", action="store_true", help="every checkpoint that the run kept, without surroundings")
+    parser.add_argument(
+        "--quick", action="store_true", help="both ends of the spectrum and slices along lines, no more"
+    )
     parser.add_argument("--escape", metavar="NEW_RUN", type=cli.path, help="leave along the most negative eigenvector")
     parser.add_argument("--cache_dir", metavar="DIR", default="", help="where decoded pictures are kept")
     for name in ("samples", "seed"):
@@ -47,6 +51,8 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[loadin
     arguments, flags = parser.parse_with_settings(argv, sections=("landscape",))
     if arguments.path and arguments.escape is not None:
         raise UserError("--escape leaves one checkpoint: name it with --which in place of --path")
+    if arguments.path and arguments.quick:
+        raise UserError("--path measures no surroundings anyway: leave out --quick")
     if is_remote(arguments.run) and arguments.out is None:
         raise UserError(f"{arguments.run} is in a bucket, and pages are written locally: name a folder with --out")
     out = to_local_path(arguments.out or arguments.run / "landscape", "--out")

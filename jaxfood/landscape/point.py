@@ -1,6 +1,6 @@
 """A loss at given parameters: value, gradient and Hessian, in flat vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import jax
@@ -70,10 +70,6 @@ class Point:
     def _linearised(self) -> Linearised:
         return self.objective.linearised(self.params, self._kept_bytes)
 
-    def release(self) -> None:
-        """Give up what is kept for products; the next one makes it anew."""
-        self.__dict__.pop("_linearised", None)
-
     @property
     def loss(self) -> float:
         """The loss.
@@ -115,6 +111,22 @@ class Point:
     def loss_at(self, displacement: np.ndarray) -> float:
         """The loss at the parameters plus a vector; it may be infinite or not a number."""
         return self.objective.value(self.moved(displacement))
+
+    def losses_along(self, directions: Sequence[np.ndarray]) -> Callable[[Sequence[float]], float]:
+        """The loss as a function of steps along directions `[size]`, which are copied to the device once."""
+        origin = jnp.asarray(self._origin)
+        arrays = [jnp.asarray(direction, self.dtype) for direction in directions]
+
+        def loss(steps: Sequence[float]) -> float:
+            taken = [jnp.asarray(step, self.dtype) for step in steps]
+            return self.objective.value(self._moved(origin, list(zip(taken, arrays, strict=True))))
+
+        return loss
+
+    @cached_property
+    def _moved(self) -> Callable[..., Tree]:
+        """Compiled: an origin and steps with their directions to a tree of parameters."""
+        return jax.jit(lambda origin, along: self.tree(origin + sum(step * array for step, array in along)))
 
     def loss_and_gradient_at(self, displacement: np.ndarray) -> tuple[float, np.ndarray]:
         """The loss and its gradient `[size]` there; they may be infinite or not a number."""
