@@ -69,6 +69,14 @@ def make_run(
     return folder
 
 
+SIDE = [place / 5 for place in range(-5, 6)]
+
+
+def saddle(x: float, y: float) -> float | None:
+    """A loss over a plane; none at one corner."""
+    return None if (x, y) == (1, 1) else round(2 + x * x - y * y / 2, 6)
+
+
 def add_landscape(run: Path) -> None:
     """RUN/landscape, as `python -m jaxfood.landscape` leaves it."""
     (run / "landscape").mkdir()
@@ -88,6 +96,7 @@ def add_landscape(run: Path) -> None:
         "trace": {"value": -13.9, "standard_error": 5.8},
         "minimum_ratio": {"value": 0.498, "low": 0.25, "high": 0.75},
         "sharpness": {"radius": 0.05, "rise": 0.0166},
+        "plane": {"steps": SIDE, "other_steps": SIDE, "losses": [[saddle(x, y) for y in SIDE] for x in SIDE]},
     }
     (run / "landscape" / "landscape.json").write_text(json.dumps(numbers))
     for name in ("spectrum", "lines", "plane"):

@@ -223,6 +223,30 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "figure_lines": ("The loss along three lines through the point", "沿过该点的三条直线的损失"),
     "figure_plane": ("The loss over the plane of the two extreme eigenvectors", "两个极端特征向量所张平面上的损失"),
+    "landscape_missing": ("Not measured ({0}): {1}", "未测量（{0}）：{1}"),
+    "plane_damaged": ("The surface of the loss is left out ({0}).", "损失的立体图已略去（{0}）。"),
+    "surface": ("The loss as a surface", "损失的立体图"),
+    "how_surface": (
+        "Drag it to turn it, or use the arrow keys; 0 resets the view. Point at a place to read its loss; with Shift "
+        "the arrow keys move the marked place.",
+        "拖动即可旋转，也可用方向键；按 0 恢复视角。指向某处可读出该处的损失；按住 Shift 时，方向键移动标记的位置。",
+    ),
+    "turn_left": ("Turn left", "左转"),
+    "turn_right": ("Turn right", "右转"),
+    "tilt_up": ("From above", "俯视"),
+    "tilt_down": ("From the side", "侧视"),
+    "view_reset": ("Reset the view", "恢复视角"),
+    "surface_view": ("turned by {0}°, seen from {1}° above", "旋转 {0}°，俯角 {1}°"),
+    "surface_place": ("λ max {0}, λ min {1}: loss {2}", "λ max {0}，λ min {1}：损失 {2}"),
+    "surface_axes": (
+        "λ max: steps along the largest eigenvalue's vector; λ min: along the smallest's. The large dot is the run.",
+        "λ max：沿最大特征值的特征向量的步长；λ min：沿最小特征值的特征向量的步长。大圆点是本次训练所在的位置。",
+    ),
+    "surface_gaps": (
+        "Of {1} places {0} have no finite loss and are left out.",
+        "{1} 处中有 {0} 处的损失不是有限值，已略去。",
+    ),
+    "surface_losses": ("Every loss of the surface", "立体图的全部损失值"),
     "figure_path": ("Loss, gradient and eigenvalues at every checkpoint", "各检查点的损失、梯度和特征值"),
     # Settings, system.
     "settings": ("Settings", "设置"),
