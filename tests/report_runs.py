@@ -77,7 +77,7 @@ def saddle(x: float, y: float) -> float | None:
     return None if (x, y) == (1, 1) else round(2 + x * x - y * y / 2, 6)
 
 
-def add_landscape(run: Path) -> None:
+def add_landscape(run: Path, **more: Any) -> None:
     """RUN/landscape, as `python -m jaxfood.landscape` leaves it."""
     (run / "landscape").mkdir()
     numbers = {
@@ -97,6 +97,7 @@ def add_landscape(run: Path) -> None:
         "minimum_ratio": {"value": 0.498, "low": 0.25, "high": 0.75},
         "sharpness": {"radius": 0.05, "rise": 0.0166},
         "plane": {"steps": SIDE, "other_steps": SIDE, "losses": [[saddle(x, y) for y in SIDE] for x in SIDE]},
+        **more,
     }
     (run / "landscape" / "landscape.json").write_text(json.dumps(numbers))
     for name in ("spectrum", "lines", "plane"):

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,14 @@ from jaxfood.model.networks import init_variables, make_model, predict_logits
 from jaxfood.optim.losses import make_loss
 from jaxfood.report.page import Page
 from jaxfood.run_landscape import survey
-from jaxfood.run_landscape.measure import landscape_metrics
+from jaxfood.run_landscape.measure import (
+    PARTS,
+    LocalGeometry,
+    PointReport,
+    classify,
+    landscape_metrics,
+    measure_geometry,
+)
 from jaxfood.run_landscape.objective import choose_positions, make_objective
 from jaxfood.runs.directory import kept_steps, load_run, read_classes, read_config
 from jaxfood.train import train_and_evaluate
@@ -96,6 +105,13 @@ def test_one_checkpoint(run: Path, tiny_food: Path, capsys: pytest.CaptureFixtur
     assert report["samples"] == 4
     assert all(isinstance(report[name], float) for name in NUMBERS)
     # The same four pictures, drawn by the same seed, were measured while training: loss and gradient are the same.
+    assert (report["missing"], report["why_missing"]) == ([], "")
+    # What the plane shares with the lines was computed once; of the same loss, nothing else could be as equal.
+    for name in ("largest", "smallest"):
+        line = report["lines"][f"{name} eigenvalue's vector"]["losses"][::2]
+        plane = np.array(report["plane"]["losses"])
+        assert (plane[:, 5] if name == "largest" else plane[5]).tolist() == line, name
+    assert len(report["density"]["nodes"]) == 2
     metrics = read_metrics(run / "metrics.jsonl")[-1]
     assert report["gradient_norm"] == pytest.approx(metrics["landscape_gradient_norm"], rel=1e-4)
     page = (run / "landscape" / "landscape.md").read_text()
@@ -104,6 +120,63 @@ def test_one_checkpoint(run: Path, tiny_food: Path, capsys: pytest.CaptureFixtur
     for name in pictures:
         with Image.open(run / "landscape" / name) as picture:
             assert min(picture.size) > 400
+
+
+@pytest.mark.slow
+def test_quick_measures_the_ends_and_the_lines(run: Path, tiny_food: Path, tmp_path: Path) -> None:
+    """And leaves no picture of an earlier survey beside its page."""
+    for name in ("plane", "path"):
+        (tmp_path / f"landscape-{name}.png").touch()
+    main([str(run), "--images", str(tiny_food / "train"), "--out", str(tmp_path), "--quick", *FAST])
+    report = json.loads((tmp_path / "landscape.json").read_text())
+    assert (report["missing"], report["why_missing"]) == (["density", "trace", "plane", "sharpness"], "--quick")
+    assert len(report["lines"]) == 3
+    assert not {"density", "trace", "plane", "sharpness", "minimum_ratio"} & report.keys()
+    assert [path.name for path in tmp_path.glob("*.png")] == ["landscape-lines.png"]
+    assert "**Not measured** (--quick): density, trace, plane, sharpness." in (tmp_path / "landscape.md").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_stopped_keeps_what_it_has(
+    run: Path, tiny_food: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ends are on the disk before the rest begins."""
+    seen = []
+
+    def stopped(*arguments: Any, **more: Any) -> Iterator[LocalGeometry]:
+        seen.append(json.loads((tmp_path / "landscape.json").read_text()))
+        parts = measure_geometry(*arguments, **more)
+        yield next(parts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(survey, "measure_geometry", stopped)
+    with pytest.raises(KeyboardInterrupt, match=rf"^: {tmp_path}/landscape.md has what was measured$"):
+        main([str(run), "--images", str(tiny_food / "train"), "--out", str(tmp_path), *FAST])
+    (before,), after = seen, json.loads((tmp_path / "landscape.json").read_text())
+    assert (before["missing"], before["why_missing"]) == (list(PARTS), "still being measured")
+    assert (after["missing"], after["why_missing"]) == (list(PARTS), "interrupted")  # of the lines one is there
+    assert (len(before["lines"]), len(after["lines"])) == (0, 1)
+    assert {name: after[name] for name in NUMBERS} == {name: before[name] for name in NUMBERS}
+
+
+@pytest.mark.slow
+def test_a_stopped_path_keeps_the_checkpoints_that_it_has(
+    run: Path, tiny_food: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[PointReport] = []
+
+    def stopped(*arguments: Any) -> PointReport:
+        if reports:
+            raise KeyboardInterrupt
+        reports.append(classify(*arguments))
+        return reports[0]
+
+    monkeypatch.setattr(survey, "classify", stopped)
+    with pytest.raises(KeyboardInterrupt, match="has what was measured"):
+        main([str(run), "--images", str(tiny_food / "train"), "--path", "--out", str(tmp_path), *FAST])
+    report, (first, *others) = json.loads((tmp_path / "landscape.json").read_text()), kept_steps(run)
+    assert [row["step"] for row in report["path"]] == [first]
+    assert report["missing"] == [f"step {step}" for step in others] != []
 
 
 @pytest.mark.slow
@@ -153,6 +226,7 @@ def test_a_made_saddle_is_left_and_training_goes_on(
         (["--images", "FOOD/train", "--which", "77"], "has no checkpoint 77"),
         (["--images", "FOOD/train", "--samples", "0"], r"landscape\.samples = 0: it takes an integer, at least 1"),
         (["--images", "FOOD/train", "--path", "--escape", "x"], "--escape leaves one checkpoint"),
+        (["--images", "FOOD/train", "--path", "--quick"], "--path measures no surroundings anyway: leave out --quick"),
         (["--images", "FOOD/train", "--escape", "RUN"], "is a run already"),
         (["--images", "FOOD/train", "--escape", "s3://bucket/new"], r"s3://bucket/new: .* only gs://BUCKET/"),
         (["--images", "FOOD/train", "--out", "gs://bucket/out"], "gs://bucket/out: only what is on this machine"),

@@ -124,7 +124,7 @@ def _survey_point(
         bar.expect(point, plan_ends(point, settings), rest)
         try:
             report, told = begin_survey(point, settings)
-            tqdm.write(printable(f"{record.run}, {which}: {_in_words(report)}"))
+            _tell(f"{record.run}, {which}", report)
             write("still being measured")
             bar.remaining(rest)
             bar.set_description("the rest of the landscape")
@@ -158,7 +158,7 @@ def _survey_path(record: _Record, config: Config, pictures: Pictures) -> None:
                 else:
                     bar.expect(point, *still)
                 reports.append(classify(point, config.landscape))
-                tqdm.write(printable(f"{record.run}, step {step}: {_in_words(reports[-1])}"))
+                _tell(f"{record.run}, step {step}", reports[-1])
         except KeyboardInterrupt as interrupt:
             if not reports:
                 raise
@@ -180,10 +180,10 @@ def _leave_saddle(
     )
 
 
-def _in_words(report: PointReport) -> str:
+def _tell(title: str, report: PointReport) -> None:
     verdict = report.verdict
-    return (
-        f"{verdict.kind.replace('_', ' ')}: {verdict.reason}\n"
+    tqdm.write(printable(f"{title}: {verdict.kind.replace('_', ' ')}: {verdict.reason}"))
+    tqdm.write(
         f"  loss {verdict.downhill.loss:.6g}, gradient norm {report.gradient_norm:.4g}, "
         f"eigenvalues {verdict.smallest} to {verdict.largest}"
     )
