@@ -134,6 +134,10 @@ def _survey_point(
             if report is None:
                 raise
             raise KeyboardInterrupt(f": {write('interrupted')} has what was measured") from interrupt
+        except UserError as error:
+            if report is not None:
+                write(str(error))
+            raise
     print(printable(write("--quick")))
     return point, report
 
