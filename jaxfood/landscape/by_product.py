@@ -49,7 +49,9 @@ class ByProduct:
 def ends_with_by_product(point: Point, settings: SpectrumSettings) -> tuple[Eigenpairs, ByProduct | None]:
     """As `extreme_eigenvalues`, and what it tells beside the ends; None for a small problem, where all is exact."""
     told: list[ByProduct] = []
-    pairs = extreme_eigenvalues(point, settings, on_vectors=lambda krylov: told.append(_read(krylov, point, settings)))
+    pairs = extreme_eigenvalues(
+        point, settings, on_vectors=lambda krylov: told.append(by_product_of(krylov, point, settings))
+    )
     return pairs, told[0] if told else None
 
 
@@ -78,7 +80,8 @@ def trace_by(by_product: ByProduct | None, density: Density, point: Point, setti
     return Estimate(by_product.trace_inside + float(outside.mean()), standard_error(outside))
 
 
-def _read(krylov: Krylov, point: Point, settings: SpectrumSettings) -> ByProduct:
+def by_product_of(krylov: Krylov, point: Point, settings: SpectrumSettings) -> ByProduct:
+    """What Lanczos vectors from a random start tell; for `extreme_eigenvalues`' `on_vectors`."""
     ritz = krylov.ritz()
     probes = range(settings.probes - 1 + settings.trace_products)
     forms = [krylov.form_inside(_probe(point, settings, number)) for number in probes]
