@@ -47,7 +47,7 @@ def write_checkpoint(page: Page, name: str, report: PointReport, geometry: Local
 def _geometry_rows(geometry: LocalGeometry) -> Iterator[tuple[str, float, str]]:
     """Of the table; a standard error is of the random vectors."""
     if geometry.trace is not None:
-        yield "trace", geometry.trace.value, f"± {geometry.trace.standard_error:.1g} (standard error)"
+        yield "trace", geometry.trace.value, f"± {geometry.trace.standard_error:.2g} (standard error)"
     if (ratio := geometry.minimum_ratio) is not None:
         yield "minimum ratio, the share of positive eigenvalues", ratio.value, f"{ratio.low:.3g} to {ratio.high:.3g}"
     if geometry.sharpness is not None:
