@@ -69,7 +69,15 @@ def make_run(
     return folder
 
 
-def add_landscape(run: Path) -> None:
+SIDE = [place / 5 for place in range(-5, 6)]
+
+
+def saddle(x: float, y: float) -> float | None:
+    """A loss over a plane; none at one corner."""
+    return None if (x, y) == (1, 1) else round(2 + x * x - y * y / 2, 6)
+
+
+def add_landscape(run: Path, **more: Any) -> None:
     """RUN/landscape, as `python -m jaxfood.landscape` leaves it."""
     (run / "landscape").mkdir()
     numbers = {
@@ -88,6 +96,8 @@ def add_landscape(run: Path) -> None:
         "trace": {"value": -13.9, "standard_error": 5.8},
         "minimum_ratio": {"value": 0.498, "low": 0.25, "high": 0.75},
         "sharpness": {"radius": 0.05, "rise": 0.0166},
+        "plane": {"steps": SIDE, "other_steps": SIDE, "losses": [[saddle(x, y) for y in SIDE] for x in SIDE]},
+        **more,
     }
     (run / "landscape" / "landscape.json").write_text(json.dumps(numbers))
     for name in ("spectrum", "lines", "plane"):

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,12 +20,20 @@ from jaxfood.config.landscape import LandscapeConfig
 from jaxfood.data.splits import load_splits
 from jaxfood.errors import UserError
 from jaxfood.files import is_remote
+from jaxfood.landscape import Objective, Point
 from jaxfood.landscape.__main__ import main
 from jaxfood.model.networks import init_variables, make_model, predict_logits
 from jaxfood.optim.losses import make_loss
 from jaxfood.report.page import Page
 from jaxfood.run_landscape import survey
-from jaxfood.run_landscape.measure import landscape_metrics
+from jaxfood.run_landscape.measure import (
+    PARTS,
+    LocalGeometry,
+    PointReport,
+    classify,
+    landscape_metrics,
+    measure_geometry,
+)
 from jaxfood.run_landscape.objective import choose_positions, make_objective
 from jaxfood.runs.directory import kept_steps, load_run, read_classes, read_config
 from jaxfood.train import train_and_evaluate
@@ -96,6 +106,8 @@ def test_one_checkpoint(run: Path, tiny_food: Path, capsys: pytest.CaptureFixtur
     assert report["samples"] == 4
     assert all(isinstance(report[name], float) for name in NUMBERS)
     # The same four pictures, drawn by the same seed, were measured while training: loss and gradient are the same.
+    assert (report["missing"], report["why_missing"]) == ([], "")
+    assert len(report["density"]["nodes"]) == 2
     metrics = read_metrics(run / "metrics.jsonl")[-1]
     assert report["gradient_norm"] == pytest.approx(metrics["landscape_gradient_norm"], rel=1e-4)
     page = (run / "landscape" / "landscape.md").read_text()
@@ -104,6 +116,125 @@ def test_one_checkpoint(run: Path, tiny_food: Path, capsys: pytest.CaptureFixtur
     for name in pictures:
         with Image.open(run / "landscape" / name) as picture:
             assert min(picture.size) > 400
+
+
+@pytest.fixture
+def surveyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Surveys a quadratic in place of a run's loss and gives landscape.json: no training, little to compile."""
+    curvature = jnp.linspace(-1.0, 3.0, 40)
+
+    def loss(params: Any) -> Any:
+        return 5 + jnp.sum(curvature * jnp.ravel(params["kernel"]) ** 2) / 2 + jnp.sum(params["kernel"])
+
+    def make(config: Config, variables: Any, pictures: Any, on_product: Callable[[], None]) -> Point:
+        return Point(Objective.of(loss), {"kernel": jnp.ones((8, 5))}, on_product)
+
+    monkeypatch.setattr(survey, "load_sample", lambda *arguments: [None] * 4)
+    monkeypatch.setattr(survey, "load_run", lambda run, which: (None, {}, None))
+    monkeypatch.setattr(survey, "kept_steps", lambda run: [10, 20, 30])
+    monkeypatch.setattr(survey, "make_point", make)
+    settings = LandscapeConfig(dense_size=0, max_products=10, trace_products=4, probes=2, steps=2)
+
+    def read() -> dict[str, Any]:
+        numbers: dict[str, Any] = json.loads((tmp_path / "landscape.json").read_text())
+        return numbers
+
+    def survey_quadratic(which: str | None = "best", **more: Any) -> dict[str, Any]:
+        config = dataclasses.replace(Config(), landscape=settings)
+        survey.survey_run(Path("runs/a"), config, "food/valid", which=which, out=tmp_path, **more)
+        return read()
+
+    survey_quadratic.read = read  # type: ignore[attr-defined]
+    return survey_quadratic
+
+
+def test_nothing_is_measured_twice(
+    surveyed: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plane's losses along either vector are the line's, and its middle is the point's own."""
+    counts: dict[str, int] = dict.fromkeys(("value", "value_and_gradient", "product"), 0)
+    for name in counts:
+        method = getattr(Objective, name)
+
+        def counted(*arguments: Any, name: str = name, method: Any = method) -> Any:
+            counts[name] += 1
+            return method(*arguments)
+
+        monkeypatch.setattr(Objective, name, counted)
+    report = surveyed()
+    assert (report["missing"], report["why_missing"]) == ([], "")
+    lines, plane = report["lines"], np.array(report["plane"]["losses"])
+    for name, losses in (("largest", plane[:, 5]), ("smallest", plane[5])):
+        assert losses.tolist() == lines[f"{name} eigenvalue's vector"]["losses"][::2]
+    assert counts["value"] == 3 * 20 + 10 * 10 + 2  # and of sharpness two
+    assert counts["value_and_gradient"] == 1 + 1 + 5  # the point's, and sharpness' ascent
+    assert counts["product"] == report["products"] + 1 + 2 + 4 + 1  # along -g; density; trace; sharpness' model
+    assert "40 parameters; a Hessian-vector product takes" in capsys.readouterr().out
+    trace = report["trace"]
+    assert abs(trace["value"] - 40) <= 4 * trace["standard_error"] + 1e-3
+
+
+def test_quick_measures_the_ends_and_the_lines(surveyed: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """And leaves no picture of an earlier survey beside its page."""
+    for name in ("plane", "path"):
+        (tmp_path / f"landscape-{name}.png").touch()
+    report = surveyed(quick=True)
+    assert (report["missing"], report["why_missing"]) == (["density", "trace", "plane", "sharpness"], "--quick")
+    assert len(report["lines"]) == 3
+    assert not {"density", "trace", "plane", "sharpness", "minimum_ratio"} & report.keys()
+    assert [path.name for path in tmp_path.glob("*.png")] == ["landscape-lines.png"]
+    assert "**Not measured** (--quick): density, trace, plane, sharpness." in (tmp_path / "landscape.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected", "why"),
+    [
+        (KeyboardInterrupt(), "^: .*/landscape.md has what was measured$", "interrupted"),
+        (UserError("the loss is odd"), "^the loss is odd$", "the loss is odd"),
+    ],
+)
+def test_what_is_stopped_keeps_what_it_has(
+    surveyed: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    stop: BaseException,
+    expected: str,
+    why: str,
+) -> None:
+    """The ends are on the disk before the rest begins."""
+    seen = []
+
+    def stopped(*arguments: Any, **more: Any) -> Iterator[LocalGeometry]:
+        seen.append(surveyed.read())  # type: ignore[attr-defined]
+        yield next(measure_geometry(*arguments, **more))
+        raise stop
+
+    monkeypatch.setattr(survey, "measure_geometry", stopped)
+    with pytest.raises(type(stop), match=expected):
+        surveyed()
+    (before,), after = seen, surveyed.read()  # type: ignore[attr-defined]
+    assert (before["missing"], before["why_missing"]) == (list(PARTS), "still being measured")
+    assert (after["missing"], after["why_missing"]) == (list(PARTS), why)  # of the lines one is there
+    assert (len(before["lines"]), len(after["lines"])) == (0, 1)
+    assert {name: after[name] for name in NUMBERS} == {name: before[name] for name in NUMBERS}
+
+
+def test_a_stopped_path_keeps_the_checkpoints_that_it_has(
+    surveyed: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[PointReport] = []
+
+    def stopped(*arguments: Any) -> PointReport:
+        if reports:
+            raise KeyboardInterrupt
+        reports.append(classify(*arguments))
+        return reports[0]
+
+    monkeypatch.setattr(survey, "classify", stopped)
+    with pytest.raises(KeyboardInterrupt, match="has what was measured"):
+        surveyed(None)
+    report = surveyed.read()  # type: ignore[attr-defined]
+    assert [row["step"] for row in report["path"]] == [10]
+    assert (report["missing"], report["why_missing"]) == (["step 20", "step 30"], "interrupted")
 
 
 @pytest.mark.slow
@@ -153,6 +284,7 @@ def test_a_made_saddle_is_left_and_training_goes_on(
         (["--images", "FOOD/train", "--which", "77"], "has no checkpoint 77"),
         (["--images", "FOOD/train", "--samples", "0"], r"landscape\.samples = 0: it takes an integer, at least 1"),
         (["--images", "FOOD/train", "--path", "--escape", "x"], "--escape leaves one checkpoint"),
+        (["--images", "FOOD/train", "--path", "--quick"], "--path measures no surroundings anyway: leave out --quick"),
         (["--images", "FOOD/train", "--escape", "RUN"], "is a run already"),
         (["--images", "FOOD/train", "--escape", "s3://bucket/new"], r"s3://bucket/new: .* only gs://BUCKET/"),
         (["--images", "FOOD/train", "--out", "gs://bucket/out"], "gs://bucket/out: only what is on this machine"),

@@ -23,6 +23,7 @@ from jaxfood.config.loss import CrossEntropy
 from jaxfood.landscape import Objective, Point, compare, expand, expand_downhill
 from jaxfood.model.blocks import ConvBlock
 from jaxfood.model.fused.conv_pool import conv3x3_max_pool
+from jaxfood.model.fused.forms import to_linearise
 from jaxfood.optim.losses import make_loss
 
 CLASSES, PICTURES, SIDE = 3, 10, 8
@@ -156,6 +157,35 @@ def test_the_size_of_the_batches_changes_nothing(variables: dict[str, Any]) -> N
     for size in (1, 3):
         for actual, expected in zip(numbers(size), whole, strict=True):
             assert_close(actual, expected, 1e-12)
+
+
+@pytest.mark.slow
+def test_products_of_what_is_kept_are_the_same(variables: dict[str, Any]) -> None:
+    """Of all four batches, of one and a half (so one), of none; the last is padded."""
+    params = variables["params"]
+    vector = jax.tree.map(lambda leaf: jnp.sin(jnp.arange(leaf.size)).reshape(leaf.shape), params)
+    objective = Objective(partial(network_loss, variables["batch_stats"]), cut(3), to_linearise)
+    (value, gradient), product = objective.value_and_gradient(params), objective.product(params, vector)
+    whole = objective.linearised(params, 2**30)
+    for most_bytes, batches in ((2**30, 4), (whole.kept * 3 // 8, 1), (0, 0)):
+        kept = objective.linearised(params, most_bytes)
+        assert kept.kept == batches * whole.kept / 4
+        assert kept.value == pytest.approx(value, rel=1e-14)
+        assert_close(ravel_pytree(kept.gradient)[0], ravel_pytree(gradient)[0], 1e-12)
+        assert_close(ravel_pytree(kept.product(vector))[0], ravel_pytree(product)[0], 1e-12)
+    point = Point(objective, params, kept_gib=1)
+    assert_close(point.product(point.flat(vector)), ravel_pytree(product)[0], 1e-12)
+    assert point.loss == whole.value
+    assert_close(point.gradient, ravel_pytree(gradient)[0], 1e-12)
+
+
+@pytest.mark.slow
+def test_nothing_is_kept_of_the_platform_not_taken(variables: dict[str, Any]) -> None:
+    objectives = [
+        Objective(partial(network_loss, variables["batch_stats"]), cut(3), *more) for more in ((), (to_linearise,))
+    ]
+    either, one = (objective.linearised(variables["params"], 2**30).kept for objective in objectives)
+    assert one < 0.6 * either
 
 
 @pytest.mark.slow

@@ -16,11 +16,14 @@ from jaxfood.landscape import (
     Objective,
     Point,
     SpectrumSettings,
+    density_by,
+    ends_with_by_product,
     extreme_eigenvalues,
     lanczos_vectors,
     minimum_ratio,
     spectral_density,
     trace,
+    trace_by,
 )
 from jaxfood.landscape.lanczos import Krylov, unseen_fraction
 from jaxfood.model.blocks import ConvBlock
@@ -220,7 +223,7 @@ def test_what_may_be_unseen_shrinks_with_the_vectors() -> None:
 
 
 def test_where_both_signs_are_found_no_vectors_are_spent_on_what_is_unseen() -> None:
-    assert extreme_eigenvalues(quadratic(like_a_network(3000, 0.5)), SpectrumSettings()).products == 20 + 2
+    assert extreme_eigenvalues(quadratic(like_a_network(3000, 0.5)), SpectrumSettings()).products == 15 + 2
 
 
 def test_random_vectors_come_from_the_seed() -> None:
@@ -351,6 +354,51 @@ def test_the_densitys_curve_has_its_mass_where_the_eigenvalues_are() -> None:
     assert mass.sum() == pytest.approx(1, rel=1e-6)
     assert mass[grid < 1].sum() == pytest.approx(0.75, rel=1e-6)
     assert curve.max() == pytest.approx(0.75 / (0.1 * math.sqrt(2 * math.pi)), rel=1e-6)
+
+
+# What the ends tell of the rest.
+
+
+@pytest.mark.parametrize("memory", [0, 1], ids=["restarted", "at once"])
+def test_the_ends_tell_of_density_and_trace_for_half_the_products(memory: int) -> None:
+    values = like_a_network(2000, 0.02)
+    values[-3:] = [5, 20, 40]  # which random signs alone would miss by about 50
+    for seed in range(3):
+        point = quadratic(values)
+        settings = SpectrumSettings(seed=seed, memory_gib=memory, probes=6, steps=12, trace_products=20, accuracy=1e-5)
+        pairs, told = ends_with_by_product(point, settings)
+        assert told is not None
+        np.testing.assert_array_equal(pairs.values, extreme_eigenvalues(quadratic(values), settings).values)
+        ends = point.products
+        density = density_by(told, point, settings)
+        assert point.products == ends + 5 * 12
+        estimate = trace_by(told, density, point, settings)
+        assert point.products == ends + 5 * 12 + 20
+        assert len(density.nodes) == 6
+        np.testing.assert_allclose(density.weights.sum(axis=1), 1, rtol=1e-12)
+        assert 0 < estimate.standard_error < 0.03 * values.sum()
+        assert abs(estimate.value - values.sum()) < 4 * estimate.standard_error
+        share = density.fraction_above(1e-4)
+        assert share.low <= np.mean(values > 1e-4) <= share.high
+
+
+def test_of_a_small_problem_all_is_exact() -> None:
+    point = quadratic([3.0, -1.0, 2.0])
+    pairs, told = ends_with_by_product(point, DENSE)
+    density = density_by(told, point, DENSE)
+    assert told is None
+    assert pairs.exact
+    assert density.exact
+    assert trace_by(told, density, point, DENSE) == (pytest.approx(4), 0)
+    np.testing.assert_array_equal(density.curve_error(np.linspace(-2, 4, 5), 0.1), 0)
+
+
+def test_the_curves_error_is_that_of_its_rows() -> None:
+    density = Density(np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([[0.2, 0.8], [0.4, 0.6]]), exact=False)
+    grid = np.array([0.0, 1.0])
+    bell = 1 / (0.01 * math.sqrt(2 * math.pi))
+    np.testing.assert_allclose(density.curve(grid, 0.01), bell * np.array([0.3, 0.7]))
+    np.testing.assert_allclose(density.curve_error(grid, 0.01), bell * np.array([0.1, 0.1]))
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,85 @@ def test_axe_finds_nothing(browser: Any, file: Path, width: int, theme: str) -> 
     assert axe_violations(browser) == []
 
 
+# The landscape's surface.
+
+
+def drawn(page: Shown) -> list[str]:
+    return page.js("return [...document.querySelectorAll('#surface-0 .piece')].map((p) => p.getAttribute('points'))")
+
+
+def turned(page: Shown) -> int:
+    return int(page.js("return document.querySelector('#surface-0').getAttribute('aria-valuenow')"))
+
+
+def test_the_surface_turns_by_pointer_and_buttons(page: Shown) -> None:
+    before = drawn(page)
+    assert len(before) == 99  # of 10 x 10; one corner has no loss
+    assert "Of 121 places 1 have no finite loss" in page.text(".ramp")
+    assert "Loss 1.5 " in page.text(".ramp")
+    page.move("#surface-0", 0.3, drag_to=0.5)
+    width = page.js("return document.querySelector('#surface-0').clientWidth")
+    assert turned(page) == pytest.approx((35 - 0.2 * width / 2) % 360, abs=3)
+    assert drawn(page) != before
+    page.click("[data-surface=surface-0] .tools button:last-child")
+    assert turned(page) == 35
+    assert drawn(page) == before
+    page.click("[data-surface=surface-0] .tools button:first-child")
+    assert turned(page) == 20
+    page.click("[data-surface=surface-0] .tools button:nth-child(5)")  # logarithmic
+    assert page.js("return document.querySelector('[data-surface] .tools button:nth-child(5)').ariaPressed") == "true"
+
+
+def test_the_surface_is_read_and_turned_by_the_keyboard(page: Shown) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    now = "return document.querySelector('#surface-0').getAttribute('aria-valuetext')"
+    page.press("#surface-0", Keys.ARROW_RIGHT, Keys.ARROW_UP)
+    assert page.js(now) == "turned by 40°, seen from 35° above"
+    page.press("#surface-0", Keys.SHIFT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP)
+    assert page.js(now).startswith("λ max 0.2, λ min 0.2: loss 2.02; turned by 40°")
+    assert page.text("#surface-0 .tip") == "λ max 0.2, λ min 0.2: loss 2.02"
+    page.press("#surface-0", "0")
+    assert page.js(now) == "turned by 35°, seen from 30° above"
+
+
+def test_pointing_at_the_surface_shows_the_loss(page: Shown) -> None:
+    """The run itself is in the middle of the grid; seen from above, in the middle of the picture."""
+    from selenium.webdriver.common.keys import Keys
+
+    page.press("#surface-0", *[Keys.ARROW_UP] * 12)
+    page.move("#surface-0", 0.5)
+    assert page.text("#surface-0 .tip") == "λ max 0, λ min 0: loss 2"
+    page.click("#language")
+    page.move("#surface-0", 0.5)
+    assert page.text("#surface-0 .tip") == "λ max 0，λ min 0：损失 2"  # noqa: RUF001
+
+
+def test_the_surface_turns_under_a_finger(browser: Any, file: Path) -> None:
+    page = Shown(browser, file, 380)
+    box = page.js(
+        "const plot = document.querySelector('#surface-0');"
+        "plot.scrollIntoView({block: 'center', behavior: 'instant'});"
+        "return plot.getBoundingClientRect().toJSON()"
+    )
+    y = box["y"] + box["height"] / 2
+    points = [[{"x": box["x"] + x, "y": y}] for x in (100, 110, 130, 160)]
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    try:
+        for kind, touches in zip(("Start", "Move", "Move", "Move", "End"), [*points, []], strict=True):
+            browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": touches})
+    finally:
+        browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    assert turned(page) == pytest.approx(5, abs=8)
+
+
+def test_the_surfaces_colours_are_the_themes(page: Shown) -> None:
+    edge = "return getComputedStyle(document.querySelector('#surface-0 .piece')).stroke"
+    light = page.js(edge)
+    page.click("#theme")
+    assert page.js(edge) != light
+
+
 def test_a_page_of_a_training_refreshes_itself(browser: Any, tmp_path: Path) -> None:
     """What was written since shows up; what was opened and enlarged stays, and so does the place on the page."""
     run = make_run(tmp_path / "run", with_epochs(small_config(), 9))

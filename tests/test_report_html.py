@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from report_runs import (
     HOSTILE,
+    SIDE,
     add_landscape,
     evaluation,
     figures,
     make_run,
     record,
+    saddle,
     small_config,
     with_epochs,
 )
@@ -136,6 +138,33 @@ def test_the_landscape_and_the_pictures(full: Page) -> None:
         kind, content = (picture["src"] or "").split(",")
         assert kind == "data:image/png;base64"
         assert base64.b64decode(content, validate=True).startswith(b"\x89PNG")
+
+
+def test_the_plane_as_a_surface(full: Page) -> None:
+    (surface,) = full.data("report-data")["surfaces"]
+    assert surface["steps"] == surface["other_steps"] == SIDE
+    assert surface["losses"] == [[saddle(x, y) for y in SIDE] for x in SIDE]
+    (place,) = [each for each in full.all("div") if "data-surface" in each]
+    assert place["data-surface"] == surface["id"]
+    assert len([each for each in full.all("td") if "data-share" not in each]) >= len(SIDE) ** 2  # every loss
+
+
+@pytest.mark.parametrize(
+    ("plane", "reason"),
+    [
+        (5, "the plane is no table"),
+        ({"steps": [0, 1], "other_steps": [0, None], "losses": []}, "its steps are no numbers"),
+        ({"steps": [0, 1], "other_steps": [0, 1], "losses": [[1, 2], [3]]}, "its losses are not as many as its steps"),
+    ],
+)
+def test_a_damaged_plane_is_left_out_and_said(tmp_path: Path, plane: Any, reason: str) -> None:
+    run = make_run(tmp_path / "run")
+    add_landscape(run, plane=plane, missing=["trace"], why_missing="interrupted")
+    page = report(tmp_path, run)
+    assert f"The surface of the loss is left out ({reason})." in page.text
+    assert "Not measured (interrupted): trace" in page.text
+    assert page.data("report-data")["surfaces"] == []
+    assert "94.25" in page.text
 
 
 def test_time_settings_and_versions(full: Page) -> None:

@@ -31,9 +31,11 @@ class SpectrumSettings(Section):
         400, "most Hessian-vector products for the extreme eigenvalues", at_least=1, at_most=1_000_000
     )
     miss_probability: float = setting(1e-3, "that at either end an eigenvalue lies further out", above=0, below=1)
-    probes: int = setting(3, "random vectors for the spectral density", at_least=2, at_most=10_000)
-    steps: int = setting(20, "products for each of them", at_least=1, at_most=10_000)
-    trace_products: int = setting(13, "products for the trace", at_least=4, at_most=1_000_000)
+    probes: int = setting(
+        3, "random vectors for the spectral density, that of the ends among them", at_least=2, at_most=10_000
+    )
+    steps: int = setting(10, "products for each of the others", at_least=1, at_most=10_000)
+    trace_products: int = setting(8, "products for the trace beside the density's", at_least=4, at_most=1_000_000)
     seed: int = setting(0, "of the choice of pictures and of every random vector", at_least=0, below=2**31)
 
 
@@ -41,6 +43,12 @@ class SpectrumSettings(Section):
 class LandscapeConfig(SpectrumSettings, Tolerances):
     """How a run's landscape is measured, and when."""
 
+    kept_gib: float = setting(
+        2.0,
+        "memory for what Hessian-vector products need of the gradient; pictures beyond it take half as long again",
+        at_least=0,
+        at_most=100_000,
+    )
     every: int = setting(0, "while training: measure after each so many epochs, too; 0: never", at_least=0)
     samples: int = setting(32, "pictures that the loss is taken on", at_least=1, at_most=1_000_000)
     statistics: str = setting(

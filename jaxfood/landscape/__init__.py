@@ -17,6 +17,11 @@ from etils import epy
 with epy.lazy_api_imports(globals()):
     from jaxfood.config.landscape import SpectrumSettings as SpectrumSettings
     from jaxfood.config.landscape import Tolerances as Tolerances
+    from jaxfood.landscape.by_product import ByProduct as ByProduct
+    from jaxfood.landscape.by_product import by_product_of as by_product_of
+    from jaxfood.landscape.by_product import density_by as density_by
+    from jaxfood.landscape.by_product import ends_with_by_product as ends_with_by_product
+    from jaxfood.landscape.by_product import trace_by as trace_by
     from jaxfood.landscape.changed import block as block
     from jaxfood.landscape.changed import layers_of as layers_of
     from jaxfood.landscape.changed import rescaled as rescaled

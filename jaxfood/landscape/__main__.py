@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         out=arguments.out or arguments.run / "landscape",
         new_run=arguments.escape,
         cache_dir=arguments.cache_dir,
+        quick=arguments.quick,
     )
 
 
@@ -55,7 +56,9 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[loadin
     where.add_argument("--which", metavar="best|last|STEP", default="best", help="which checkpoint (default: best)")
     where.add_argument("--path", action="store_true", help="every checkpoint that the run kept, without surroundings")
     parser.add_argument("--to", metavar="RUN2", type=cli.path, help="the line and a curve from RUN to this run, only")
-    parser.add_argument(
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="both ends of the spectrum and slices along lines only")
+    extent.add_argument(
         "--more", action="store_true", help="also what takes many more products: layers, optimizer, Fisher"
     )
     parser.add_argument("--escape", metavar="NEW_RUN", type=cli.path, help="leave along the most negative eigenvector")
@@ -65,11 +68,13 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, tuple[loadin
     arguments, flags = parser.parse_with_settings(argv, sections=("landscape",))
     if arguments.path and arguments.escape is not None:
         raise UserError("--escape leaves one checkpoint: name it with --which in place of --path")
-    for flag in ("path", "more", "escape"):
+    for flag in ("path", "quick", "more", "escape"):
         if arguments.to is not None and getattr(arguments, flag):
             raise UserError(f"--to measures the way between two runs alone: leave out --{flag}, or --to")
     if arguments.path and arguments.more:
         raise UserError("--more is measured of one checkpoint: name it with --which in place of --path")
+    if arguments.path and arguments.quick:
+        raise UserError("--path measures no surroundings anyway: leave out --quick")
     if is_remote(arguments.run) and arguments.out is None:
         raise UserError(f"{arguments.run} is in a bucket, and pages are written locally: name a folder with --out")
     out = to_local_path(arguments.out or arguments.run / "landscape", "--out")

@@ -1,7 +1,9 @@
 """A loss over a data set: value, gradient and Hessian-vector product, one batch after another."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import jax
@@ -25,12 +27,18 @@ class Objective:
         loss: of parameters and a batch: the sum of losses and the sum of weights, both scalars. The weights must not
             depend on the parameters.
         batches: gone through at every evaluation, so a list or the like, not a generator.
+        to_linearise: entered while the loss is traced for `linearised`.
 
     Raises:
         UserError: the batches can be gone through only once.
     """
 
-    def __init__(self, loss: BatchLoss, batches: Iterable[Any]) -> None:
+    def __init__(
+        self,
+        loss: BatchLoss,
+        batches: Iterable[Any],
+        to_linearise: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         if iter(batches) is batches:
             raise UserError(f"batches are a {type(batches).__name__}, gone through only once: give a list")
         self._batches = batches
@@ -47,6 +55,18 @@ class Objective:
         self._add_value = _adding(loss)
         self._add_value_and_gradient = _adding(value_and_gradient)
         self._add_product = _adding(product)
+
+        def linearise(params: Tree, batch: Any) -> Any:
+            def gradient(params: Tree) -> Any:
+                sums, weight = value_and_gradient(params, batch)
+                return sums[1], (sums[0], weight)
+
+            with to_linearise():
+                return jax.linearize(gradient, params, has_aux=True)
+
+        self._linearise = jax.jit(linearise)
+        self._add = _adding(lambda batch: batch)
+        self._add_linear_product = _adding(lambda vector, batch: (batch[0](vector), batch[1]))
 
     @classmethod
     def of(cls, function: Callable[[Tree], jax.Array]) -> "Objective":
@@ -70,14 +90,71 @@ class Objective:
         """
         return self._mean(self._add_product, jax.tree.map(jnp.zeros_like, params), params, vector)
 
+    def linearised(self, params: Tree, most_bytes: int) -> "Linearised":
+        """Value, gradient and products at these parameters, where products are many.
+
+        A product computes the gradient anew, and takes three times as long as it. What its own part needs of the
+        gradient's is kept here, batch by batch, as long as all of it takes no more than so many bytes: a product of
+        these takes twice as long as the gradient.
+        """
+        return Linearised(self, params, most_bytes)
+
     def _mean(self, add: Callable[..., Any], zeros: Tree, *arguments: Tree) -> Any:
-        sums = zeros, jnp.zeros([])
-        for batch in self._batches:
+        return _over_weight(self._added(add, (zeros, jnp.zeros([])), self._batches, *arguments))
+
+    def _added(self, add: Callable[..., Any], sums: Any, batches: Iterable[Any], *arguments: Tree) -> Any:
+        for batch in batches:
             sums = jax.block_until_ready(add(sums, batch, *arguments))
-        total, weight = sums
-        if not weight > 0:
-            raise UserError(f"the batches' weights sum to {float(weight):g}: give at least one picture")
-        return jax.tree.map(lambda t: t / weight.astype(t.dtype), total)
+        return sums
+
+
+class Linearised:
+    """An objective at parameters, with the linear map from vectors to Hessian-vector products as far as it is kept.
+
+    Attributes:
+        value: the mean loss; it may be infinite or not a number.
+        gradient: its gradient.
+        kept: bytes of what is kept.
+    """
+
+    def __init__(self, objective: Objective, params: Tree, most_bytes: int) -> None:
+        self._objective, self._params = objective, params
+        self._derivatives: list[tuple[Callable[[Tree], Tree], jax.Array]] = []  # with the batch's weight
+        self.kept = 0
+        sums = (jnp.zeros([]), jax.tree.map(jnp.zeros_like, params)), jnp.zeros([])
+        for batch in objective._batches:  # the first ones are kept
+            needed = _bytes(objective._linearise.eval_shape(params, batch)[1])
+            if self.kept + needed > most_bytes:
+                break
+            gradient, derivative, (value, weight) = objective._linearise(params, batch)
+            sums = jax.block_until_ready(objective._add(sums, ((value, gradient), weight)))
+            self._derivatives.append((derivative, weight))
+            self.kept += needed
+        sums = objective._added(objective._add_value_and_gradient, sums, self._others(), params)
+        value, self.gradient = _over_weight(sums)
+        self.value = float(value)
+
+    def product(self, vector: Tree) -> Tree:
+        """As `Objective.product`; the same values but for rounding."""
+        objective = self._objective
+        sums = jax.tree.map(jnp.zeros_like, self._params), jnp.zeros([])
+        sums = objective._added(objective._add_linear_product, sums, self._derivatives, vector)
+        return _over_weight(objective._added(objective._add_product, sums, self._others(), self._params, vector))
+
+    def _others(self) -> Iterable[Any]:
+        """The batches of which nothing is kept."""
+        return islice(self._objective._batches, len(self._derivatives), None)
+
+
+def _bytes(tree: Tree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _over_weight(sums: tuple[Tree, jax.Array]) -> Tree:
+    total, weight = sums
+    if not weight > 0:
+        raise UserError(f"the batches' weights sum to {float(weight):g}: give at least one picture")
+    return jax.tree.map(lambda t: t / weight.astype(t.dtype), total)
 
 
 def _adding(function: Callable[..., Any]) -> Callable[..., Any]:

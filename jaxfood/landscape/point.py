@@ -1,6 +1,6 @@
 """A loss at given parameters: value, gradient and Hessian, in flat vectors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxfood.errors import UserError
-from jaxfood.landscape.objective import Objective, Tree
+from jaxfood.landscape.objective import Linearised, Objective, Tree
 
 
 class Point:
@@ -22,12 +22,19 @@ class Point:
         objective: the loss.
         params: a tree of float32 or float64 arrays (float64 under `jax.enable_x64`).
         on_product: called after every Hessian-vector product, for a progress bar.
+        kept_gib: memory for what products need of the gradient, see `Objective.linearised`; 0: nothing is kept.
 
     Raises:
         UserError: there are no parameters, or one has another type.
     """
 
-    def __init__(self, objective: Objective, params: Tree, on_product: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        params: Tree,
+        on_product: Callable[[], None] | None = None,
+        kept_gib: float = 0.0,
+    ) -> None:
         _check_types(params)
         self.objective = objective
         self.params = params
@@ -35,6 +42,7 @@ class Point:
         self.products = 0  # Hessian-vector products so far
         self._origin = np.asarray(origin)
         self._on_product = on_product
+        self._kept_bytes = int(kept_gib * 2**30)
 
     @property
     def size(self) -> int:
@@ -48,12 +56,19 @@ class Point:
 
     @cached_property
     def _loss_and_gradient(self) -> tuple[float, np.ndarray]:
-        loss, gradient = self.loss_and_gradient_at(np.zeros_like(self._origin))
+        if self._kept_bytes:
+            loss, gradient = self._linearised.value, np.asarray(ravel_pytree(self._linearised.gradient)[0])
+        else:
+            loss, gradient = self.loss_and_gradient_at(np.zeros_like(self._origin))
         if not np.isfinite(loss):
             raise UserError(
                 f"the loss is {loss} at these parameters: take others, an earlier checkpoint's for instance"
             )
         return loss, _finite(gradient, "gradient")
+
+    @cached_property
+    def _linearised(self) -> Linearised:
+        return self.objective.linearised(self.params, self._kept_bytes)
 
     @property
     def loss(self) -> float:
@@ -75,7 +90,8 @@ class Point:
         Raises:
             UserError: it is infinite or not a number.
         """
-        tree = self.objective.product(self.params, self.tree(jnp.asarray(vector, self.dtype)))
+        along = self.tree(jnp.asarray(vector, self.dtype))
+        tree = self._linearised.product(along) if self._kept_bytes else self.objective.product(self.params, along)
         self.products += 1
         if self._on_product is not None:
             self._on_product()
@@ -95,6 +111,22 @@ class Point:
     def loss_at(self, displacement: np.ndarray) -> float:
         """The loss at the parameters plus a vector; it may be infinite or not a number."""
         return self.objective.value(self.moved(displacement))
+
+    def losses_along(self, directions: Sequence[np.ndarray]) -> Callable[[Sequence[float]], float]:
+        """The loss as a function of steps along directions `[size]`, which are copied to the device once."""
+        origin = jnp.asarray(self._origin)
+        arrays = [jnp.asarray(direction, self.dtype) for direction in directions]
+
+        def loss(steps: Sequence[float]) -> float:
+            taken = [jnp.asarray(step, self.dtype) for step in steps]
+            return self.objective.value(self._moved(origin, list(zip(taken, arrays, strict=True))))
+
+        return loss
+
+    @cached_property
+    def _moved(self) -> Callable[..., Tree]:
+        """Compiled: an origin and steps with their directions to a tree of parameters."""
+        return jax.jit(lambda origin, along: self.tree(origin + sum(step * array for step, array in along)))
 
     def loss_and_gradient_at(self, displacement: np.ndarray) -> tuple[float, np.ndarray]:
         """The loss and its gradient `[size]` there; they may be infinite or not a number."""

@@ -1,7 +1,7 @@
 """Slices of the loss: along a line, over a plane, in directions that can be compared between networks."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ def loss_slice(
     directions: Sequence[np.ndarray],
     axes: Sequence[Sequence[float] | np.ndarray],
     on_loss: Callable[[], None] | None = None,
+    known: Mapping[tuple[float, ...], float] | None = None,
 ) -> np.ndarray:
     """The loss at the point plus every combination of steps along the directions.
 
@@ -25,14 +26,18 @@ def loss_slice(
             `point.flat(others) - point.flat(point.params)`.
         axes: the steps along each direction, in units of its length.
         on_loss: called after every loss, for a progress bar.
+        known: losses by their steps, which are not computed again.
 
     Returns:
         The losses, an axis for each direction; infinite or not a number where the loss is.
     """
+    loss_at, known = point.losses_along(directions), known or {}
     losses = []
     for steps in itertools.product(*axes):
-        displacement = sum(step * direction for step, direction in zip(steps, directions, strict=True))
-        losses.append(point.loss_at(displacement))
+        if steps in known:
+            losses.append(known[steps])
+            continue
+        losses.append(loss_at(steps))
         if on_loss is not None:
             on_loss()
     return np.array(losses).reshape([len(axis) for axis in axes])

@@ -15,7 +15,8 @@ from jaxfood.landscape.expansion import inner, unit
 from jaxfood.landscape.lanczos import Krylov, Ritz, unseen_fraction
 from jaxfood.landscape.point import Point
 
-_CHECKED = 10  # products between two looks at what Lanczos has settled
+_CHECKED = 5  # products between two looks at what Lanczos has settled, and
+_LEAST = 10  # before the first: what so few have found may not be the ends yet
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _lanczos(
         krylov.extend()
         vectors = vectors if restarted else krylov.size
         exhausted = krylov.invariant or point.products >= limit
-        if not (exhausted or krylov.full or krylov.size % _CHECKED == 0):
+        if not (exhausted or krylov.full or (krylov.size >= _LEAST and krylov.size % _CHECKED == 0)):
             continue
         ritz = krylov.ritz()
         margin = settings.floor * np.abs(ritz.values).max()
@@ -158,18 +159,19 @@ def trace(point: Point, settings: SpectrumSettings) -> Estimate:
         return Estimate(float(np.trace(point.hessian)), 0.0)
     rng = np.random.default_rng(settings.seed)
     sketched = max(1, (settings.trace_products - 2) // 3)
-    sketch = np.stack([point.product(_signs(point, rng)) for _ in range(sketched)])
+    sketch = np.stack([point.product(random_signs(point, rng)) for _ in range(sketched)])
     span = np.linalg.qr(sketch.T)[0].T
     inside = sum(inner(vector, point.product(vector)) for vector in span)
     outside = []
     for _ in range(settings.trace_products - 2 * sketched):
-        probe = _signs(point, rng)
+        probe = random_signs(point, rng)
         probe -= (span @ probe) @ span
         outside.append(inner(probe, point.product(probe)))
-    return Estimate(inside + float(np.mean(outside)), _standard_error(np.array(outside)))
+    return Estimate(inside + float(np.mean(outside)), standard_error(np.array(outside)))
 
 
-def _signs(point: Point, rng: np.random.Generator) -> np.ndarray:
+def random_signs(point: Point, rng: np.random.Generator) -> np.ndarray:
+    """A vector `[size]` of 1 and -1."""
     return (2 * rng.integers(0, 2, point.size, np.int8) - 1).astype(point.dtype)
 
 
@@ -198,14 +200,26 @@ class Density:
     def moment(self, power: int) -> Estimate:
         """The eigenvalues' mean k-th power; by quadrature without error for k < 2 steps."""
         rows = np.sum(self.weights * self.nodes**power, axis=1)
-        return Estimate(float(rows.mean()), _standard_error(rows))
+        return Estimate(float(rows.mean()), standard_error(rows))
 
     def curve(self, grid: np.ndarray, width: float) -> np.ndarray:
         """The density at each of a grid's values, each node smoothed by a normal curve of this standard deviation."""
-        distances = (np.asarray(grid)[:, None] - self.nodes.ravel()) / width
+        return np.mean(self._curves(grid, width), axis=0)
+
+    def curve_error(self, grid: np.ndarray, width: float) -> np.ndarray:
+        """The standard error of `curve` over the random vectors; 0 where it is exact."""
+        curves = self._curves(grid, width)
+        if len(curves) < 2:
+            return np.zeros(len(grid))
+        error: np.ndarray = curves.std(axis=0, ddof=1) / math.sqrt(len(curves))
+        return error
+
+    def _curves(self, grid: np.ndarray, width: float) -> np.ndarray:
+        """Each row's `[probes, len(grid)]`."""
+        distances = (np.asarray(grid)[:, None, None] - self.nodes) / width
         bells = np.exp(-(distances**2) / 2) / (width * math.sqrt(2 * math.pi))
-        curve: np.ndarray = bells @ self.weights.ravel() / len(self.nodes)
-        return curve
+        curves: np.ndarray = np.sum(bells * self.weights, axis=-1).T
+        return curves
 
     def fraction_above(self, threshold: float) -> Interval:
         """The fraction of eigenvalues above a threshold.
@@ -224,8 +238,8 @@ class Density:
         low, high = (np.sum(self.weights * side, axis=1) for side in (below_next, and_last))
         return Interval(
             value,
-            max(0.0, float(low.mean()) - 2 * _standard_error(low)),
-            min(1.0, float(high.mean()) + 2 * _standard_error(high)),
+            max(0.0, float(low.mean()) - 2 * standard_error(low)),
+            min(1.0, float(high.mean()) + 2 * standard_error(high)),
         )
 
 
@@ -235,7 +249,10 @@ def spectral_density(point: Point, settings: SpectrumSettings) -> Density:
         values = np.linalg.eigvalsh((point.hessian + point.hessian.T) / 2)
         return Density(values[None], np.full((1, point.size), 1 / point.size), exact=True)
     rng = np.random.default_rng(settings.seed)
-    rows = [_quadrature(point, _signs(point, rng), settings.steps) for _ in range(settings.probes)]
+    rows = [
+        padded(*quadrature(point, random_signs(point, rng), settings.steps), settings.steps)
+        for _ in range(settings.probes)
+    ]
     nodes, weights = (np.stack(parts) for parts in zip(*rows, strict=True))
     return Density(nodes, weights, exact=False)
 
@@ -248,15 +265,20 @@ def minimum_ratio(density: Density, threshold: float) -> Interval:
     return density.fraction_above(threshold)
 
 
-def _quadrature(point: Point, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss quadrature of the start's spectrum: nodes and weights `[steps]`; unused ones repeat the last, weight 0."""
+def quadrature(point: Point, start: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss quadrature of the start's spectrum: nodes, ascending, and weights, as many as steps or all there are."""
     krylov = Krylov(point.product, start, min(steps, point.size))
     while not krylov.full:
         krylov.extend()
     ritz = krylov.ritz()
-    missing = (0, steps - krylov.size)
-    return np.pad(ritz.values, missing, mode="edge"), np.pad(ritz.coordinates[0] ** 2, missing)
+    return ritz.values, ritz.coordinates[0] ** 2
 
 
-def _standard_error(samples: np.ndarray) -> float:
+def padded(nodes: np.ndarray, weights: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many of each: those that there are not repeat the last, with weight 0."""
+    missing = (0, length - len(nodes))
+    return np.pad(nodes, missing, mode="edge"), np.pad(weights, missing)
+
+
+def standard_error(samples: np.ndarray) -> float:
     return float(samples.std(ddof=1) / math.sqrt(len(samples))) if len(samples) > 1 else 0.0

@@ -42,6 +42,7 @@ class Page:
         self._prefix = f"{name}-" if prefix is None else prefix
         self._parts = [f"# {name}: {escaped(title)}"]
         self.file = folder / f"{name}.md"
+        self.pictures: set[str] = set()  # names of the figures drawn
 
     def text(self, markdown: str) -> None:
         """A paragraph of Markdown; a name that a user gave stands in it by `escaped`."""
@@ -67,6 +68,7 @@ class Page:
             yield figure
             file = f"{self._prefix}{name}.png"
             figure.savefig(self._folder / file, dpi=120)
+        self.pictures.add(name)
         self._parts.append(f"![{caption}]({file})\n\n*{caption}*")
 
     def save(self, numbers: dict[str, Any]) -> None:

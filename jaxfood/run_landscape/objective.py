@@ -1,5 +1,6 @@
 """The loss of a run as a function of its parameters alone: of which pictures, and by which BatchNorm statistics."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jaxfood.data.index import check_labels, counted, index_pictures
 from jaxfood.data.pictures import Pictures
 from jaxfood.errors import UserError, printable
 from jaxfood.landscape import Objective, Point
+from jaxfood.model.fused.forms import to_linearise
 from jaxfood.model.networks import make_model, predict_logits
 from jaxfood.optim.freeze import frozen_statistics
 from jaxfood.optim.losses import make_loss
@@ -22,7 +24,7 @@ from jaxfood.runs.directory import read_classes
 from jaxfood.training.metrics import batch_sums
 from jaxfood.training.step import summed_loss
 
-BATCH_SIZE = 32  # pictures on the device at a time: bounds the memory, and changes no number
+BATCH_SIZE = 32  # most pictures on the device at a time: bounds the memory, and changes no number
 
 
 def choose_positions(total: int, samples: int, seed: int) -> np.ndarray:
@@ -65,7 +67,8 @@ def make_point(
     config: Config, variables: dict[str, Any], pictures: Pictures, on_product: Callable[[], None] | None = None
 ) -> Point:
     """The objective of these pictures at a run's variables `{"params": ..., "batch_stats": ...}`."""
-    return Point(make_objective(config, variables["batch_stats"], pictures), variables["params"], on_product)
+    objective = make_objective(config, variables["batch_stats"], pictures)
+    return Point(objective, variables["params"], on_product, config.landscape.kept_gib)
 
 
 def make_objective(config: Config, batch_stats: Any, pictures: Pictures) -> Objective:
@@ -95,5 +98,6 @@ def make_objective(config: Config, batch_stats: Any, pictures: Pictures) -> Obje
         images = np.asarray(pictures.images[positions])
         return {"image": images, "label": pictures.labels[positions], "mask": mask, "batch_stats": batch_stats}
 
-    cut = batches(np.arange(len(pictures)), len(pictures) if together else BATCH_SIZE)
-    return Objective(total, [batch_of(positions, mask) for positions, mask in cut])
+    parts = 1 if together else math.ceil(len(pictures) / BATCH_SIZE)
+    cut = batches(np.arange(len(pictures)), math.ceil(len(pictures) / parts))  # as equal as can be: little padding
+    return Objective(total, [batch_of(positions, mask) for positions, mask in cut], to_linearise)

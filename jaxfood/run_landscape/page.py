@@ -1,13 +1,16 @@
 """The page of a run's landscape: its text, tables and pictures, and the keys of landscape.json."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxfood.landscape import Density
 from jaxfood.report.page import COLOURS, Page
 from jaxfood.run_landscape.measure import LocalGeometry, PointReport
 from jaxfood.run_landscape.more_page import write_top
+
+PICTURES = frozenset(("spectrum", "lines", "plane", "path"))  # that a page of a landscape may have
 
 
 def write_checkpoint(page: Page, name: str, report: PointReport, geometry: LocalGeometry) -> dict[str, Any]:
@@ -16,12 +19,11 @@ def write_checkpoint(page: Page, name: str, report: PointReport, geometry: Local
     Returns:
         The numbers for landscape.json.
     """
-    verdict, pairs, sharpness = report.verdict, report.pairs, geometry.sharpness
+    verdict, pairs = report.verdict, report.pairs
     page.text(f"**{name}: {verdict.kind.replace('_', ' ')}.** {_sentence(verdict.reason)}")
     page.text(f"What would change that: {verdict.remedy}.")
     if not pairs.settled:
         page.text(f"{pairs.products} products did not settle the eigenvalues: raise `landscape.max_products`.")
-    low, high = (f"{bound:.3g}" for bound in (geometry.minimum_ratio.low, geometry.minimum_ratio.high))
     page.table(
         ("", "value", "known to"),
         (
@@ -31,31 +33,48 @@ def write_checkpoint(page: Page, name: str, report: PointReport, geometry: Local
             ("largest eigenvalue", verdict.largest.value, f"± {verdict.largest.residual:.1g}"),
             ("smallest eigenvalue", verdict.smallest.value, f"± {verdict.smallest.residual:.1g}"),
             ("an eigenvalue counts as zero up to", verdict.threshold, ""),
-            ("trace", geometry.trace.value, f"± {geometry.trace.standard_error:.1g}"),
-            ("minimum ratio, the share of positive eigenvalues", geometry.minimum_ratio.value, f"{low} to {high}"),
-            (f"worst rise within {sharpness.radius}", sharpness.rise, "at least"),
+            *_geometry_rows(geometry),
         ),
     )
     top = {} if report.top is None else write_top(page, report.top)
-    _draw_spectrum(page, report, geometry)
-    _draw_lines(page, report, geometry)
-    _draw_plane(page, geometry)
-    return (
-        _numbers(report)
-        | top
-        | {
-            "trace": geometry.trace._asdict(),
-            "minimum_ratio": geometry.minimum_ratio._asdict(),
-            "sharpness": {
-                "radius": sharpness.radius,
-                "rise": sharpness.rise,
-                "rise_by_second_order": sharpness.model_rise,
-            },
-            "density": {"nodes": geometry.density.nodes, "weights": geometry.density.weights},
-            "lines": {name: {"steps": steps, "losses": losses} for name, (steps, losses) in geometry.lines.items()},
-            "plane": dict(zip(("steps", "other_steps", "losses"), geometry.plane, strict=True)),
+    if geometry.density is not None:
+        _draw_spectrum(page, report, geometry.density)
+    if geometry.lines:
+        _draw_lines(page, report, geometry.lines)
+    if geometry.plane is not None:
+        _draw_plane(page, geometry.plane)
+    return _numbers(report) | top | _geometry_numbers(geometry)
+
+
+def _geometry_rows(geometry: LocalGeometry) -> Iterator[tuple[str, float, str]]:
+    """Of the table; a standard error is of the random vectors."""
+    if geometry.trace is not None:
+        yield "trace", geometry.trace.value, f"± {geometry.trace.standard_error:.2g} (standard error)"
+    if (ratio := geometry.minimum_ratio) is not None:
+        yield "minimum ratio, the share of positive eigenvalues", ratio.value, f"{ratio.low:.3g} to {ratio.high:.3g}"
+    if geometry.sharpness is not None:
+        yield f"worst rise within {geometry.sharpness.radius}", geometry.sharpness.rise, "at least"
+
+
+def _geometry_numbers(geometry: LocalGeometry) -> dict[str, Any]:
+    """Of landscape.json: what was measured."""
+    numbers: dict[str, Any] = {}
+    if geometry.trace is not None:
+        numbers["trace"] = geometry.trace._asdict()
+    if geometry.minimum_ratio is not None:
+        numbers["minimum_ratio"] = geometry.minimum_ratio._asdict()
+    if (sharpness := geometry.sharpness) is not None:
+        numbers["sharpness"] = {
+            "radius": sharpness.radius,
+            "rise": sharpness.rise,
+            "rise_by_second_order": sharpness.model_rise,
         }
-    )
+    if (density := geometry.density) is not None:
+        numbers["density"] = {"nodes": density.nodes, "weights": density.weights}
+    numbers["lines"] = {name: {"steps": steps, "losses": losses} for name, (steps, losses) in geometry.lines.items()}
+    if geometry.plane is not None:
+        numbers["plane"] = dict(zip(("steps", "other_steps", "losses"), geometry.plane, strict=True))
+    return numbers
 
 
 def write_path(page: Page, steps: Sequence[int], reports: Sequence[PointReport]) -> dict[str, Any]:
@@ -103,34 +122,39 @@ def _numbers(report: PointReport) -> dict[str, Any]:
     }
 
 
-def _draw_spectrum(page: Page, report: PointReport, geometry: LocalGeometry) -> None:
-    caption = "Density of the Hessian's eigenvalues, smoothed; the lines are the smallest and the largest found"
+def _draw_spectrum(page: Page, report: PointReport, density: Density) -> None:
+    caption = (
+        "Density of the Hessian's eigenvalues, smoothed, within two standard errors over its random vectors; the lines "
+        "are the smallest and the largest found"
+    )
     with page.figure("spectrum", caption) as figure:
         axis = figure.subplots()
         ends = report.pairs.values[[0, -1]]
         width = max(float(np.ptp(ends)), 1e-12)
         grid = np.linspace(ends[0] - 0.1 * width, ends[1] + 0.1 * width, 800)
-        axis.semilogy(grid, np.maximum(geometry.density.curve(grid, width / 100), 1e-12))
+        curve, error = density.curve(grid, width / 100), density.curve_error(grid, width / 100)
+        axis.semilogy(grid, np.maximum(curve, 1e-12))
+        axis.fill_between(grid, np.maximum(curve - 2 * error, 1e-12), curve + 2 * error, alpha=0.25, linewidth=0)
         for end in ends:
             axis.axvline(end, color=COLOURS[1], linestyle="--")
         axis.axvline(0, color="0.3", linestyle="-", linewidth=0.8)
         axis.set(xlabel="eigenvalue", ylabel="density", ylim=(1e-8 / width, None))
 
 
-def _draw_lines(page: Page, report: PointReport, geometry: LocalGeometry) -> None:
-    caption = "The loss along three lines through the point, each in units of its own reach"
+def _draw_lines(page: Page, report: PointReport, lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    caption = "The loss along lines through the point, each in units of its own reach"
     with page.figure("lines", caption) as figure:
         axis = figure.subplots()
-        for name, (steps, losses) in geometry.lines.items():
+        for name, (steps, losses) in lines.items():
             axis.plot(steps / steps[-1], losses, label=f"{name} (reach {steps[-1]:.2g})")
         axis.plot(0, report.verdict.downhill.loss, "o", color="black")
         axis.set(xlabel="step, as a share of the reach", ylabel="loss")
         axis.legend()
 
 
-def _draw_plane(page: Page, geometry: LocalGeometry) -> None:
+def _draw_plane(page: Page, plane: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     caption = "The loss over the plane of the two extreme eigenvectors; the point is in the middle"
-    first, last, losses = geometry.plane
+    first, last, losses = plane
     with page.figure("plane", caption, size=(6.5, 5)) as figure:
         axis = figure.subplots()
         filled = axis.contourf(first, last, np.where(np.isfinite(losses), losses, np.nan).T, levels=20, cmap="cividis")

@@ -1,22 +1,60 @@
-"""A progress bar over Hessian-vector products, and how long those still to come will take."""
+"""A progress bar over all that is measured, and how long it will take."""
+
+import time
 
 from tqdm.auto import tqdm
 
 from jaxfood.landscape import Point
-from jaxfood.run_landscape.measure import measure_seconds
+from jaxfood.run_landscape.measure import Plan
+
+# How long each takes, in gradients; a product as long as what it needs of the gradient is kept.
+_PRODUCT, _LOSS, _GRADIENT = 2.0, 0.25, 1.0
+_TIMED = 3  # products after which their time is told; the first one is compiled
 
 
-class ProductBar(tqdm):
-    """Its `update` is a `Point`'s `on_product`; gone once it ends."""
+class SurveyBar(tqdm):
+    """Its `product` is a `Point`'s `on_product`, its `loss` a slice's `on_loss`; gone once it ends."""
 
     def __init__(self) -> None:
-        super().__init__(desc="Hessian-vector products", unit="product", leave=False, delay=1)
-
-    def expect(self, point: Point, products: int, losses: int = 0) -> None:
-        """Time a product and a loss, and say what so many will take."""
-        product, loss = measure_seconds(point)
-        self.total = point.products + products
-        tqdm.write(
-            f"{point.size:,} parameters; a Hessian-vector product takes {product:.2g} s, a loss {loss:.2g} s: about "
-            f"{products} and {losses} of them, {(products * product + losses * loss) / 60:.2g} minutes"
+        super().__init__(
+            desc="ends of the spectrum",
+            leave=False,
+            delay=1,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
         )
+        self._products = 0
+        self._since = 0.0
+        self._told = ""
+
+    def expect(self, point: Point, *plans: Plan) -> None:
+        """What is to come; once a few products are timed, it is said how long that will take."""
+        products, losses, gradients = (sum(numbers) for numbers in zip(*plans, strict=True))
+        self.total = self.n + _in_gradients(Plan(products, losses, gradients))
+        others = f", {losses} losses and {gradients} gradients" if losses else ""
+        self._told = self._told or f"{point.size:,} parameters; a Hessian-vector product takes {{:.2g}} s: about " + (
+            f"{products} of them{others}, {{:.2g}} minutes"
+        )
+        self.refresh()
+
+    def product(self) -> None:
+        """One is done."""
+        self._products += 1
+        if self._products == 1:
+            self._since = time.perf_counter()
+        if self._products == _TIMED and self.total:
+            seconds = (time.perf_counter() - self._since) / (_TIMED - 1)
+            tqdm.write(self._told.format(seconds, self.total * seconds / _PRODUCT / 60))
+        self.update(_PRODUCT)
+
+    def loss(self) -> None:
+        """One is done."""
+        self.update(_LOSS)
+
+    def remaining(self, *plans: Plan) -> None:
+        """What is still to come: the bar goes on from where it is."""
+        self.total = self.n + sum(map(_in_gradients, plans))
+        self.refresh()
+
+
+def _in_gradients(plan: Plan) -> float:
+    return plan.products * _PRODUCT + plan.losses * _LOSS + plan.gradients * _GRADIENT

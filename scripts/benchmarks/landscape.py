@@ -5,7 +5,7 @@
 The loss is cross-entropy by the running statistics, in float32. The pictures are spread evenly over the sorted files of
 a folder, whose names begin with the label; without --images they are noise, and without --weights the weights are new
 (of --num_classes). Where PyTorch is installed it checks the eigenpairs by double backward. Gradient and products take
-turns, and the median is printed.
+turns, and the median is printed. `--kept_gib 0` shows what it takes to make the gradient anew for every product.
 
 At most --products are made for the eigenvalues. With --products 1 one is made and nothing else: compare the memory of
 32 and of 1,000 pictures.
@@ -37,6 +37,7 @@ from jaxfood.landscape import (
     judge,
     lanczos_vectors,
 )
+from jaxfood.model.fused.forms import to_linearise
 from jaxfood.model.networks import init_variables
 from jaxfood.pytorch.names import table_of_variables
 from jaxfood.pytorch.weights import to_state_dict
@@ -48,7 +49,7 @@ def main() -> None:
     arguments = parse()
     variables = from_torch(arguments.weights) if arguments.weights else new_variables(arguments)
     pictures = load_pictures(arguments, table_of_variables(variables).num_classes)
-    point = make_point(variables, pictures, arguments.batch_size)
+    point = make_point(variables, pictures, arguments.batch_size, arguments.kept_gib)
     print_setting(f"{point.size:,} parameters ({arguments.weights or 'new'}), float32")
     print(f"{arguments.samples} pictures of {arguments.image_size} px ({arguments.images or 'noise'})\n", flush=True)
 
@@ -86,6 +87,9 @@ def parse() -> Namespace:
     parser.add_argument("--weights", type=Path, help="PyTorch weights of the notes' Classifier")
     parser.add_numbers(samples=32, batch_size=32, image_size=128, num_classes=10, products=400, turns=3)
     parser.add_argument("--memory_gib", type=float, default=2.0, help="for Lanczos vectors")
+    parser.add_argument(
+        "--kept_gib", type=float, default=2.0, help="for what products need of the gradient; 0: nothing"
+    )
     parser.add_argument("--pyhessian", action="store_true", help="also PyHessian's largest eigenvalue")
     arguments = parser.parse_args()
     if arguments.pyhessian and not find_spec("pyhessian"):
@@ -111,7 +115,7 @@ def load_pictures(arguments: Namespace, num_classes: int) -> dict[str, np.ndarra
     return {"image": images, "label": np.array([int(path.name.split("_")[0]) for path in paths], np.int32)}
 
 
-def make_point(variables: dict[str, Any], pictures: dict[str, np.ndarray], batch_size: int) -> Point:
+def make_point(variables: dict[str, Any], pictures: dict[str, np.ndarray], batch_size: int, kept_gib: float) -> Point:
     """The mean cross-entropy; the last batch is filled up with pictures that the mask leaves out."""
     model = FoodClassifier(table_of_variables(variables).num_classes)
 
@@ -127,7 +131,7 @@ def make_point(variables: dict[str, Any], pictures: dict[str, np.ndarray], batch
         positions = np.arange(start, start + batch_size)
         chosen = {name: array[positions % count] for name, array in pictures.items()}
         batches.append(chosen | {"mask": (positions < count).astype(np.float32)})
-    return Point(Objective(loss, batches), variables["params"])
+    return Point(Objective(loss, batches, to_linearise), variables["params"], kept_gib=kept_gib)
 
 
 def measure_eigenvalues(point: Point, settings: SpectrumSettings) -> Eigenpairs:

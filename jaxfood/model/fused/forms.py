@@ -6,7 +6,9 @@ oneDNN where that is at hand (`onednn`). Arrays are `[B, H, W, C]`, kernels `[3,
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +26,8 @@ _WINOGRAD_CHANNELS = 64  # in and out, and
 _WINOGRAD_TILES = 1024  # of a batch: from there on a CPU saves more by fewer products than the additions cost
 _FEW_CHANNELS = 4  # up to which the nine products are no slower than oneDNN, whose pictures would be that narrow
 
+_platform: ContextVar[str] = ContextVar("platform", default="")  # what is traced is for it alone; "": for any
+
 
 class Form(NamedTuple):
     """A platform's way."""
@@ -38,7 +42,29 @@ class Form(NamedTuple):
 def on_each_platform(function: Callable[..., Any], x: jax.Array, kernel: jax.Array, *arguments: Any) -> Any:
     """`function(x, kernel, *arguments, form=...)` in the form of the platform that the program is compiled for."""
     on_cpu, elsewhere = partial(function, form=cpu_form(x, kernel)), partial(function, form=WHOLE)
-    return lax.platform_dependent(x, kernel, *arguments, cpu=on_cpu, default=elsewhere)
+    return by_platform(on_cpu, elsewhere, x, kernel, *arguments)
+
+
+def by_platform(on_cpu: Callable[..., Any], elsewhere: Callable[..., Any], *arguments: Any) -> Any:
+    """The one or the other of the arguments, by the platform that the program is compiled for."""
+    if platform := _platform.get():
+        return (on_cpu if platform == "cpu" else elsewhere)(*arguments)
+    return lax.platform_dependent(*arguments, cpu=on_cpu, default=elsewhere)
+
+
+@contextmanager
+def to_linearise() -> Iterator[None]:
+    """What is traced meanwhile is for `jax.linearize` on the present backend: its linear part keeps little.
+
+    A choice between platforms keeps what either way needs, zeros for the one not taken, and Winograd's way keeps its
+    transforms, four times its input. With the choice made and the transforms made anew for every product, a picture of
+    128 px takes the notes' network 28 MiB in place of 80, and a product the same time.
+    """
+    token = _platform.set(jax.default_backend())
+    try:
+        yield
+    finally:
+        _platform.reset(token)
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -129,8 +155,13 @@ def cpu_form(x: jax.Array, kernel: jax.Array) -> Form:
         gradient = kernel_gradient_products if is_narrow else _onednn_kernel_gradient
         return Form(groups, 1, _onednn_convolve, gradient, in_one_pass=False)
     if is_even and is_wide and x.dtype.itemsize >= 4:
-        return Form(groups, groups, winograd3x3, kernel_gradient_winograd, in_one_pass=False)
-    return Form(groups, groups, convolve, kernel_gradient_products, in_one_pass=False)
+        return Form(groups, groups, _not_kept(winograd3x3), _not_kept(kernel_gradient_winograd), in_one_pass=False)
+    return Form(groups, groups, convolve, _not_kept(kernel_gradient_products), in_one_pass=False)
+
+
+def _not_kept(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Within `to_linearise`: of what the function computes on the way nothing is kept for its derivative."""
+    return jax.checkpoint(function, prevent_cse=False) if _platform.get() else function
 
 
 def groups_on_cpu(x: jax.Array, kernel: jax.Array) -> int:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxfood.model.fused import onednn
-from jaxfood.model.fused.forms import scan_groups, zero_kernel_gradient
+from jaxfood.model.fused.forms import by_platform, scan_groups, zero_kernel_gradient
 
 _GROUP_BYTES = 2**21  # of the output that a CPU works on at a time: it and nine inputs must stay in the cache
 
@@ -68,7 +68,7 @@ conv_stride2.defvjp(_save, _backward)
 
 def _on_each_platform(function: Callable[..., Any], x: jax.Array, kernel: jax.Array, *arguments: jax.Array) -> Any:
     on_cpu, elsewhere = partial(function, form=_cpu_form(x, kernel)), partial(function, form=_WHOLE)
-    return lax.platform_dependent(x, kernel, *arguments, cpu=on_cpu, default=elsewhere)
+    return by_platform(on_cpu, elsewhere, x, kernel, *arguments)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -55,10 +55,12 @@ def render(
     for part, drawn in (training.curves(runs), training.time(runs, so_far)):
         parts.append(part)
         charts += drawn
-    parts += [pictures.landscapes(runs), settings(runs), system(runs)]
+    landscapes, surfaces = pictures.landscapes(runs)
+    parts += [landscapes, settings(runs), system(runs)]
     refresh = _refresh(runs, live)
-    data = {"charts": charts, "runs": [curves.run_columns(run) for run in runs], "refresh": refresh}
-    script, style = _asset("report.js"), _asset("report.css")
+    columns = [curves.run_columns(run) for run in runs]
+    data = {"charts": charts, "surfaces": surfaces, "runs": columns, "refresh": refresh}
+    script, style = _asset("surface.js") + _asset("report.js"), _asset("report.css")
     head = _head(_title(runs), script, style, refresh)
     page = [_header(runs, parts, live=live), tag("main", _remarks(runs), parts, id="content", tabindex="-1")]
     islands = [json_block("report-data", data), json_block("report-words", WORDS)]

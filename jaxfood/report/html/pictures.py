@@ -8,6 +8,7 @@ from jaxfood.report.figures import Figure
 from jaxfood.report.html.markup import Html, labelled, name, section, table, tag, word
 from jaxfood.report.html.numbers import NOTHING, number
 from jaxfood.report.html.records import Landscape, RunRecord
+from jaxfood.report.html.surface import surface_of, surface_place
 from jaxfood.report.html.words import ENGLISH
 
 _NUMBERS = ("gradient_norm", "promised_decrease", "largest_eigenvalue", "smallest_eigenvalue")
@@ -30,16 +31,20 @@ def _as_data(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def landscapes(runs: Sequence[RunRecord]) -> Html | None:
-    """What `python -m jaxfood.landscape` measured of the runs; None where it was not measured."""
+def landscapes(runs: Sequence[RunRecord]) -> tuple[Html | None, list[dict[str, Any]]]:
+    """What `python -m jaxfood.landscape` measured of the runs, and the surfaces that the script draws there.
+
+    None where it was not measured.
+    """
     measured = [(run.name, run.landscape) for run in runs if run.landscape is not None]
     if not measured:
-        return None
-    parts = [part for title, landscape in measured for part in _landscape(title, landscape, len(runs) > 1)]
-    return section("landscape", "landscape", *parts)
+        return None, []
+    surfaces: list[dict[str, Any]] = []
+    parts = [part for title, landscape in measured for part in _landscape(title, landscape, len(runs) > 1, surfaces)]
+    return section("landscape", "landscape", *parts), surfaces
 
 
-def _landscape(title: str, landscape: Landscape, is_named: bool) -> Iterator[object]:
+def _landscape(title: str, landscape: Landscape, is_named: bool, surfaces: list[dict[str, Any]]) -> Iterator[object]:
     numbers = landscape.numbers
     if is_named:
         yield tag("h3", name(title))
@@ -54,7 +59,16 @@ def _landscape(title: str, landscape: Landscape, is_named: bool) -> Iterator[obj
         yield _path(numbers["path"])
     else:
         yield table("landscape", (word("quantity"), word("value"), word("known_to")), _rows(numbers), class_="numbers")
+    missing = numbers.get("missing")
+    if isinstance(missing, list) and missing:
+        yield word("landscape_missing", numbers.get("why_missing", ""), ", ".join(map(str, missing)), element="p")
     yield tag("div", [_picture(file, png) for file, png in landscape.pictures.items()], class_="pictures")
+    try:
+        if surface := surface_of(numbers, len(surfaces)):
+            surfaces.append(surface)
+            yield surface_place(surface)
+    except ValueError as error:
+        yield word("plane_damaged", error, element="p")
 
 
 def _rows(numbers: Mapping[str, Any]) -> Iterator[tuple[object, str, str]]:

@@ -80,7 +80,7 @@
     switcher.textContent = language ? "English" : "中文";
     switcher.lang = LANGUAGES[1 - language];
     nameTheme();
-    charts.forEach((chart) => chart.draw());
+    [...charts, ...surfaces].forEach((each) => each.draw());
     all("details.filled").forEach(fillValues);
   }
 
@@ -524,7 +524,8 @@
     const kept = charts.map(({ spec, zoom, log, hidden }) => [spec.id, { zoom, log, hidden: [...hidden] }]);
     const open = all("details[open]").map((details) => details.id);
     const focus = document.activeElement?.id;
-    const state = { scroll: scrollY, open, focus, charts: Object.fromEntries(kept) };
+    const views = surfaces.map(({ turn, tilt, log }) => ({ turn, tilt, log }));
+    const state = { scroll: scrollY, open, focus, charts: Object.fromEntries(kept), views };
     stored(() => sessionStorage, STATE, JSON.stringify(state));
   }
   function refresh() {
@@ -552,6 +553,10 @@
 
   const boxes = new Map(all(".chart").map((box) => [box.dataset.chart, box]));
   const charts = data.charts.map((spec) => new Chart(boxes.get(spec.id), spec));
+  const Surface = surfaceClass({ make, draw, say, shown, button, one, touch: () => (touched = Date.now()) });
+  const surfaces = data.surfaces.map(
+    (spec, place) => new Surface(one(`[data-surface="${spec.id}"]`), spec, before.views?.[place]),
+  );
   const chosen = choice("language");
   speak(chosen === null ? Number(navigator.language.startsWith("zh")) : Number(chosen));
   one("#language").addEventListener("click", () => speak(Number(choice("language", String(1 - language)))));
