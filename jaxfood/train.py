@@ -36,14 +36,18 @@ def train_and_evaluate(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, with the state saved.
     """
     from jaxfood.report.html import write_training_report
-    from jaxfood.run_landscape.after_epoch import measure_landscape
+    from jaxfood.run_landscape.after_epoch import measure_critical_rate, measure_landscape
     from jaxfood.training.after_epoch import lower_rate_on_plateau
     from jaxfood.training.folds import holding_folds, train_folds
     from jaxfood.training.reporting import no_report
     from jaxfood.training.start import train_in
 
     workdir = to_path(workdir)
-    after_epoch = {"plateau": lower_rate_on_plateau, "landscape": measure_landscape}
+    after_epoch = {
+        "plateau": lower_rate_on_plateau,
+        "landscape": measure_landscape,
+        "critical rate": measure_critical_rate,
+    }
     train_one = partial(train_in, after_epoch=after_epoch, write_report=write_training_report)
     if config.train.folds and not config.train.fold:
         write_report = write_training_report if config.logging.report else no_report

@@ -48,6 +48,16 @@ class LandscapeConfig(SpectrumSettings, Tolerances):
         "BatchNorm by the running statistics, as predict has it, or by those of the pictures as one batch",
         choices=("running", "batch"),
     )
+    top: int = setting(
+        0,
+        "how many of the largest eigenvalues are told, as far as found; 0: as many as classes",
+        at_least=0,
+        at_most=1000,
+    )
+    curve_updates: int = setting(
+        100, "with --to: updates of the curve between two runs, of train.batch_size pictures", at_least=1
+    )
+    curve_rate: float = setting(0.01, "with --to: learning rate of the curve's momentum descent, at first", above=0)
     radius: float = setting(
         0.05, "of the ball in which the worst rise of the loss is sought", above=0, at_most=1_000_000
     )

@@ -232,6 +232,12 @@ class LoggingConfig(Section):
     tensorboard: bool = setting(False, "also write RUN/tensorboard (needs the extra: jaxfood[tensorboard])")
     wandb: bool = setting(False, "also tell Weights & Biases (needs the extra: jaxfood[wandb])")
     mlflow: bool = setting(False, "also tell MLflow (needs the extra: jaxfood[mlflow])")
+    critical_learning_rate: int = setting(
+        0,
+        "after each so many epochs also measure the smallest rate at which a gradient step raises the loss, by about "
+        "ten losses of landscape.samples pictures; 0: never",
+        at_least=0,
+    )
     report: bool = setting(
         False, "write RUN/report.html after each epoch: the run in a browser, refreshing itself until it is trained"
     )

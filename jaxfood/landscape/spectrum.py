@@ -4,6 +4,7 @@ A small problem's is exact, from the whole matrix; a large one's comes from prod
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,14 +42,27 @@ class Eigenpairs:
     products: int
 
 
-def extreme_eigenvalues(point: Point, settings: SpectrumSettings, count: int = 1) -> Eigenpairs:
-    """The `count` smallest and the `count` largest eigenvalues; all where there are no more than that."""
+def extreme_eigenvalues(
+    point: Point,
+    settings: SpectrumSettings,
+    count: int = 1,
+    on_vectors: Callable[[Krylov], None] | None = None,
+) -> Eigenpairs:
+    """The `count` smallest and the `count` largest eigenvalues; all where there are no more than that.
+
+    Args:
+        point: where.
+        settings: how much is spent.
+        count: at each end.
+        on_vectors: called once with the Lanczos vectors from a random start, before a restart mixes them; not for a
+            small problem.
+    """
     before = point.products
     if point.size <= settings.dense_size:
         values, vectors, residuals = _dense_ends(point.hessian, count)
         return Eigenpairs(values, vectors.astype(point.dtype), residuals, True, True, 0.0, point.products - before)
 
-    krylov, unseen = _lanczos(point, settings, count)
+    krylov, unseen = _lanczos(point, settings, count, on_vectors or (lambda _: None))
     ritz = krylov.ritz()
     ends = _ends(krylov.size, count)
     vectors = np.stack([unit(vector) for vector in krylov.combine(ritz.coordinates[:, ends])])
@@ -73,7 +87,9 @@ def _dense_ends(hessian: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
     return values, vectors, np.linalg.norm(vectors @ hessian - values[:, None] * vectors, axis=1)
 
 
-def _lanczos(point: Point, settings: SpectrumSettings, count: int) -> tuple[Krylov, float]:
+def _lanczos(
+    point: Point, settings: SpectrumSettings, count: int, on_vectors: Callable[[Krylov], None]
+) -> tuple[Krylov, float]:
     """Krylov vectors that settle both ends or cost all products allowed, and `Eigenpairs.unseen`.
 
     Where all eigenvalues found have one sign, one missed might have the other: then all vectors are used.
@@ -94,8 +110,12 @@ def _lanczos(point: Point, settings: SpectrumSettings, count: int) -> tuple[Kryl
         if exhausted or (enough and np.all(_settled(ritz, settings)[_ends(krylov.size, count)])):
             break
         if krylov.full:
+            if not restarted:
+                on_vectors(krylov)
             krylov.restart(ritz, _ends(krylov.size, max(count, 3 * krylov.size // 8)))
             restarted = True
+    if not restarted:
+        on_vectors(krylov)
     if krylov.invariant:
         return krylov, 0.0
     # Restarts only improve on the first vectors, for which the bound holds. The whole spectrum is wider than what was

@@ -4,9 +4,14 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 from jaxfood.config.landscape import Tolerances
 from jaxfood.landscape.expansion import Expansion
+from jaxfood.landscape.point import Point
 from jaxfood.landscape.spectrum import Eigenpairs
+
+_LARGE = 256  # eigenvalues that count as large in `gradient_rounding`
 
 
 class Kind(StrEnum):
@@ -146,21 +151,34 @@ class Verdict:
         return "; ".join(remedies)
 
 
-def judge(downhill: Expansion, pairs: Eigenpairs, tolerances: Tolerances) -> Verdict:
+def gradient_rounding(point: Point, pairs: Eigenpairs) -> float:
+    """What rounding the parameters alone may leave of a gradient that is 0: the norm of H times their last digits.
+
+    They are rounded independently of each other, so that the norm is eps |params| ||H||_F / sqrt(size), as if 256
+    eigenvalues at most were as large as the largest found. Without it a gradient of 1e-15 along which the loss does not
+    curve upwards would promise a decrease without end.
+    """
+    norm = float(np.abs(pairs.values).max()) * float(np.linalg.norm(point.flat(point.params).astype(np.float64)))
+    return float(np.finfo(point.dtype).eps) * norm * math.sqrt(min(1.0, _LARGE / point.size))
+
+
+def judge(downhill: Expansion, pairs: Eigenpairs, tolerances: Tolerances, rounding: float = 0.0) -> Verdict:
     """The kind of a point.
 
-    Critical is where the promised decrease is small against the loss. Eigenvalues of both signs make a saddle, whatever
-    else is flat. All of one sign make a minimum or a maximum, where none of another can have been missed. The rest is
-    degenerate: the second order does not tell.
+    Critical is where the promised decrease is small against the loss, or the gradient is but rounding. Eigenvalues of
+    both signs make a saddle, whatever else is flat. All of one sign make a minimum or a maximum, where none of another
+    can have been missed. The rest is degenerate: the second order does not tell.
 
     Args:
         downhill: `expand_downhill` of the point.
         pairs: its extreme eigenvalues, at least one at each end.
         tolerances: what counts as zero.
+        rounding: a gradient of at most this norm does, too: `gradient_rounding`.
     """
     smallest, largest = (Eigenvalue(float(pairs.values[i]), float(pairs.residuals[i])) for i in (0, -1))
     threshold = tolerances.zero_tolerance * max(abs(smallest.value), abs(largest.value))
-    if downhill.decrease > tolerances.decrease_tolerance * abs(downhill.loss):
+    promises = downhill.decrease > tolerances.decrease_tolerance * abs(downhill.loss)
+    if promises and -downhill.slope > rounding:
         kind = Kind.NOT_CRITICAL
     elif smallest.is_below(-threshold) and largest.is_above(threshold):
         kind = Kind.SADDLE

@@ -106,7 +106,7 @@ def scale_by_nadam(beta1: float, beta2: float, eps: float, momentum_decay: float
         )
         product = state.momentum_product * momentum
         now, ahead = (1 - momentum) / (1 - product), next_momentum / (1 - product * next_momentum)
-        correction2 = _one_minus_power(beta2, adam.steps)
+        correction2 = one_minus_power(beta2, adam.steps)
         scaled = jax.tree.map(
             lambda g, m, v: ((now * g + ahead * m) / (jnp.sqrt(v / correction2) + eps)).astype(g.dtype),
             *(updates, adam.mu, adam.nu),
@@ -128,12 +128,12 @@ def _next_moments(updates: Tree, state: AdamState, beta1: float, beta2: float) -
 
 def _corrected_quotient(adam: AdamState, nu: Tree, beta1: float, beta2: float, eps: float) -> Tree:
     """Adam's mean gradient by the root of a mean square, both corrected for their start, plus eps."""
-    correction1, correction2 = _one_minus_power(beta1, adam.steps), _one_minus_power(beta2, adam.steps)
+    correction1, correction2 = one_minus_power(beta1, adam.steps), one_minus_power(beta2, adam.steps)
     return jax.tree.map(
         lambda m, v: ((m / correction1) / (jnp.sqrt(v / correction2) + eps)).astype(m.dtype), adam.mu, nu
     )
 
 
-def _one_minus_power(decay: float, steps: jax.Array) -> jax.Array:
+def one_minus_power(decay: float, steps: jax.Array) -> jax.Array:
     """1 - decay^steps."""
     return -jnp.expm1(steps * (math.log(decay) if decay else -math.inf))

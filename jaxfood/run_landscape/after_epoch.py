@@ -1,10 +1,11 @@
-"""The landscape after an epoch of training, for metrics.jsonl: `landscape.every`."""
+"""The landscape after an epoch of training, for metrics.jsonl: `landscape.every`, `logging.critical_learning_rate`."""
 
 import jax
 
 from jaxfood.config.sections import Config
 from jaxfood.data.splits import Splits
 from jaxfood.errors import UserError
+from jaxfood.run_landscape.critical_rate import critical_rate_metrics
 from jaxfood.run_landscape.measure import landscape_metrics
 from jaxfood.run_landscape.objective import choose_positions
 from jaxfood.training.after_epoch import AfterEpoch, Log, Record
@@ -26,6 +27,27 @@ def measure_landscape(config: Config, splits: Splits) -> AfterEpoch | None:
             return state, landscape_metrics(config, variables, pictures)
         except UserError as error:  # a loss that is not finite there: no reason to end a training
             log(f"landscape not measured: {error}")
+            return state, {}
+
+    return after_epoch
+
+
+def measure_critical_rate(config: Config, splits: Splits) -> AfterEpoch | None:
+    """The smallest learning rate that would raise the loss, after every so many epochs, on the same pictures."""
+    interval, settings = config.logging.critical_learning_rate, config.landscape
+    if not interval:
+        return None
+    pictures = splits.train.subset(choose_positions(len(splits.train), settings.samples, settings.seed))
+
+    def after_epoch(state: TrainState, record: Record, log: Log) -> tuple[TrainState, dict[str, float]]:
+        if record["epoch"] % interval:
+            return state, {}
+        variables, opt_state = jax.tree.map(lambda leaf: leaf.addressable_data(0), (state.variables, state.opt_state))
+        rate = record["learning_rate"] or config.optimizer.learning_rate
+        try:
+            return state, critical_rate_metrics(config, variables, opt_state, pictures, rate)
+        except UserError as error:  # a loss that is not finite there: no reason to end a training
+            log(f"critical learning rate not measured: {error}")
             return state, {}
 
     return after_epoch

@@ -18,16 +18,21 @@ from jaxfood.landscape import (
     Interval,
     Point,
     Sharpness,
+    TopEigenpairs,
     Verdict,
     expand_downhill,
     extreme_eigenvalues,
     filter_normalised,
+    gradient_rounding,
+    gradient_shares,
     judge,
     lanczos_vectors,
     loss_slice,
     minimum_ratio,
     sharpness,
     spectral_density,
+    top_eigenpairs,
+    top_of_krylov,
     trace,
 )
 from jaxfood.run_landscape.objective import make_point
@@ -38,12 +43,28 @@ ASCENT_STEPS = 5
 
 
 @dataclass(frozen=True)
+class TopShares:
+    """The largest eigenvalues, descending, and how much of the squared gradient lies in the span of the first ones.
+
+    Attributes:
+        values: `[k]`.
+        residuals: `[k]`, how near to each an eigenvalue lies.
+        gradient_shares: `[k]`.
+    """
+
+    values: np.ndarray
+    residuals: np.ndarray
+    gradient_shares: np.ndarray
+
+
+@dataclass(frozen=True)
 class PointReport:
-    """The kind of point that a checkpoint is, and the numbers that the verdict rests on."""
+    """The kind of point that a checkpoint is, the numbers that the verdict rests on, the largest eigenvalues."""
 
     verdict: Verdict
     gradient_norm: float
     pairs: Eigenpairs
+    top: TopShares | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +110,20 @@ def landscape_metrics(config: Config, variables: dict[str, Any], pictures: Pictu
     }
 
 
-def classify(point: Point, settings: LandscapeConfig) -> PointReport:
-    """Not critical, a minimum, a maximum, a saddle or degenerate; raises as `landscape_metrics`."""
+def classify(point: Point, settings: LandscapeConfig, top: int = 0) -> PointReport:
+    """Not critical, a minimum, a maximum, a saddle or degenerate; raises as `landscape_metrics`.
+
+    With `top` also so many of the largest eigenvalues, from the same products.
+    """
     gradient_norm = float(np.linalg.norm(point.gradient.astype(np.float64)))
-    pairs = extreme_eigenvalues(point, settings)
-    return PointReport(judge(expand_downhill(point), pairs, settings), gradient_norm, pairs)
+    found: list[TopEigenpairs] = []
+    pairs = extreme_eigenvalues(point, settings, on_vectors=lambda krylov: found.append(top_of_krylov(krylov, top)))
+    verdict = judge(expand_downhill(point), pairs, settings, gradient_rounding(point, pairs))
+    if not top:
+        return PointReport(verdict, gradient_norm, pairs)
+    largest = found[0] if found else top_eigenpairs(point, settings, top)
+    shares = TopShares(largest.values, largest.residuals, gradient_shares(point, largest.vectors))
+    return PointReport(verdict, gradient_norm, pairs, shares)
 
 
 def measure_geometry(

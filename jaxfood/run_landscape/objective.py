@@ -31,7 +31,13 @@ def choose_positions(total: int, samples: int, seed: int) -> np.ndarray:
 
 
 def load_sample(images: str, config: Config, run: Path, cache_dir: str = "") -> Pictures:
-    """`landscape.samples` of the pictures of a labelled folder; says what is passed over there.
+    """`landscape.samples` of the pictures of a labelled folder; all else as `load_labelled`."""
+    pictures = load_labelled(images, config, run, cache_dir)
+    return pictures.subset(choose_positions(len(pictures), config.landscape.samples, config.landscape.seed))
+
+
+def load_labelled(images: str, config: Config, run: Path, cache_dir: str = "") -> Pictures:
+    """The pictures of a labelled folder as a run sees them; says what is passed over there.
 
     Decoded pictures are kept in `cache_dir`, or where the run keeps them.
 
@@ -43,7 +49,7 @@ def load_sample(images: str, config: Config, run: Path, cache_dir: str = "") -> 
     if index.passed_over:
         print(printable(f"passed over in {index.root}: {counted(index.passed_over)}"))
     try:
-        pictures = load_pictures(
+        return load_pictures(
             index,
             config.data.image_size,
             cache_dir=cache_dir or cache_dir_of_run(config.data.cache_dir),
@@ -52,7 +58,6 @@ def load_sample(images: str, config: Config, run: Path, cache_dir: str = "") -> 
         )
     except UnreadableError as error:  # of a whole folder, not of a run's split: no setting leaves them out
         raise UserError(f"{'; '.join(error.findings)}: mend or remove them") from None
-    return pictures.subset(choose_positions(len(pictures), config.landscape.samples, config.landscape.seed))
 
 
 def make_point(

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxfood.report.page import COLOURS, Page
 from jaxfood.run_landscape.measure import LocalGeometry, PointReport
+from jaxfood.run_landscape.more_page import write_top
 
 
 def write_checkpoint(page: Page, name: str, report: PointReport, geometry: LocalGeometry) -> dict[str, Any]:
@@ -35,21 +36,26 @@ def write_checkpoint(page: Page, name: str, report: PointReport, geometry: Local
             (f"worst rise within {sharpness.radius}", sharpness.rise, "at least"),
         ),
     )
+    top = {} if report.top is None else write_top(page, report.top)
     _draw_spectrum(page, report, geometry)
     _draw_lines(page, report, geometry)
     _draw_plane(page, geometry)
-    return _numbers(report) | {
-        "trace": geometry.trace._asdict(),
-        "minimum_ratio": geometry.minimum_ratio._asdict(),
-        "sharpness": {
-            "radius": sharpness.radius,
-            "rise": sharpness.rise,
-            "rise_by_second_order": sharpness.model_rise,
-        },
-        "density": {"nodes": geometry.density.nodes, "weights": geometry.density.weights},
-        "lines": {name: {"steps": steps, "losses": losses} for name, (steps, losses) in geometry.lines.items()},
-        "plane": dict(zip(("steps", "other_steps", "losses"), geometry.plane, strict=True)),
-    }
+    return (
+        _numbers(report)
+        | top
+        | {
+            "trace": geometry.trace._asdict(),
+            "minimum_ratio": geometry.minimum_ratio._asdict(),
+            "sharpness": {
+                "radius": sharpness.radius,
+                "rise": sharpness.rise,
+                "rise_by_second_order": sharpness.model_rise,
+            },
+            "density": {"nodes": geometry.density.nodes, "weights": geometry.density.weights},
+            "lines": {name: {"steps": steps, "losses": losses} for name, (steps, losses) in geometry.lines.items()},
+            "plane": dict(zip(("steps", "other_steps", "losses"), geometry.plane, strict=True)),
+        }
+    )
 
 
 def write_path(page: Page, steps: Sequence[int], reports: Sequence[PointReport]) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from jaxfood.errors import UserError, printable
 from jaxfood.landscape import LineSearch, Point, escape
 from jaxfood.report.page import Page, escaped
 from jaxfood.run_landscape.measure import SLICE_LOSSES, PointReport, classify, measure_geometry, planned_products
+from jaxfood.run_landscape.more import load_stepping, measure_more, planned_more
+from jaxfood.run_landscape.more_page import more_in_words, top_in_words, write_more
+from jaxfood.run_landscape.network_loss import make_network_loss
 from jaxfood.run_landscape.objective import load_sample, make_point
 from jaxfood.run_landscape.page import write_checkpoint, write_path
 from jaxfood.run_landscape.progress import ProductBar
@@ -27,6 +30,7 @@ def survey_run(
     out: str | Path,
     new_run: Path | None = None,
     cache_dir: str = "",
+    more: bool = False,
 ) -> None:
     """Write landscape.md, landscape.json and pictures, and print on the way what is found.
 
@@ -37,6 +41,7 @@ def survey_run(
         which: "best", "last" or the step of a checkpoint; None: every checkpoint that the run kept, classified only.
         out: a local folder for the page.
         cache_dir: where decoded pictures are kept; empty: where the run keeps them.
+        more: also measure what costs many more products: `more.More`.
         new_run: free; becomes a run that begins below the saddle at `which`.
 
     Raises:
@@ -59,14 +64,36 @@ def survey_run(
     with ProductBar() as bar:
         point = make_point(config, variables, pictures, bar.update)
         bar.expect(point, planned_products(point, config.landscape, geometry=True), SLICE_LOSSES)
-        report = classify(point, config.landscape)
+        report = classify(point, config.landscape, config.landscape.top or config.model.num_classes)
         tqdm.write(printable(f"{run}, {which}: {_in_words(report)}"))
         with tqdm(total=SLICE_LOSSES, desc="losses of the slices", leave=False, delay=1) as losses:
             geometry = measure_geometry(point, report, config.landscape, losses.update)
-    page.save(numbers | write_checkpoint(page, f"{which} checkpoint", report, geometry))
+        numbers |= write_checkpoint(page, f"{which} checkpoint", report, geometry)
+        if more:
+            numbers |= _measure_more(run, which, config, variables, pictures, point, page, bar)
+    page.save(numbers)
     print(printable(page.file))
     if new_run is not None:
         print(printable(_leave_saddle(point, report, config, variables, run, new_run)))
+
+
+def _measure_more(
+    run: Path,
+    which: str,
+    config: Config,
+    variables: dict[str, Any],
+    pictures: Pictures,
+    point: Point,
+    page: Page,
+    bar: ProductBar,
+) -> dict[str, Any]:
+    """What `--more` adds to the page, in words too; the page's numbers."""
+    bar.total = point.products + planned_more(point, config.landscape)
+    tqdm.write(f"--more: up to {planned_more(point, config.landscape)} products more")
+    network = make_network_loss(config, variables["batch_stats"], pictures)
+    measured = measure_more(point, network, config, load_stepping(run, config, which), bar.update)
+    tqdm.write(printable(more_in_words(measured)))
+    return write_more(page, measured)
 
 
 def _survey_path(run: Path, config: Config, pictures: Pictures, page: Page) -> dict[str, Any]:
@@ -103,4 +130,5 @@ def _in_words(report: PointReport) -> str:
         f"{verdict.kind.replace('_', ' ')}: {verdict.reason}\n"
         f"  loss {verdict.downhill.loss:.6g}, gradient norm {report.gradient_norm:.4g}, "
         f"eigenvalues {verdict.smallest} to {verdict.largest}"
+        + (f"\n  {top_in_words(report.top)}" if report.top else "")
     )

@@ -1,0 +1,138 @@
+"""What `--more` measures of a checkpoint: its optimizer's own sharpness, layer by layer, Gauss-Newton and Fisher."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxfood.config.landscape import LandscapeConfig, SpectrumSettings
+from jaxfood.config.sections import Config
+from jaxfood.landscape import (
+    Eigenvalue,
+    Estimate,
+    Matrix,
+    NetworkLoss,
+    Point,
+    block,
+    largest_eigenvalue,
+    layers_of,
+    rescaled,
+    trace,
+    trace_by_layer,
+)
+from jaxfood.model.networks import init_variables
+from jaxfood.optim.plateau import rate_factor
+from jaxfood.optim.stability import learning_rate, stability
+from jaxfood.runs.checkpoints import Checkpoints
+from jaxfood.runs.directory import on_one_device
+from jaxfood.training.metrics import zero_sums
+from jaxfood.training.saved import restore_state
+from jaxfood.training.state import TrainState
+
+PRODUCTS = 30  # at most, for each largest eigenvalue
+
+
+class Preconditioned(NamedTuple):
+    """The sharpness that an optimizer sees, and up to which it is stable.
+
+    Attributes:
+        optimizer: its name.
+        rate: the learning rate of the last update.
+        sharpness: the largest eigenvalue of P^-1/2 (H + L2 penalty) P^-1/2.
+        limit: beyond which steps of this rate grow.
+    """
+
+    optimizer: str
+    rate: float
+    sharpness: Eigenvalue
+    limit: float
+
+
+@dataclass(frozen=True)
+class More:
+    """What `--more` measures.
+
+    Attributes:
+        preconditioned: by the optimizer's state.
+        traces: of each layer's block of the Hessian; they add up to its trace.
+        sharpness: the largest eigenvalue of each layer's block.
+        largest: eigenvalue of Gauss-Newton, Fisher, empirical Fisher and the remainder.
+        traces_of: these.
+    """
+
+    preconditioned: Preconditioned
+    traces: dict[str, Estimate]
+    sharpness: dict[str, Eigenvalue]
+    largest: dict[Matrix, Eigenvalue]
+    traces_of: dict[Matrix, Estimate]
+
+
+class Stepping(NamedTuple):
+    """What a checkpoint knows of its optimizer."""
+
+    opt_state: Any
+    params: Any  # those that it moves; of a run with a moving average not those that are evaluated
+    rate: float  # of the last update
+
+
+def load_stepping(run: Path, config: Config, which: str | int) -> Stepping:
+    """The optimizer's state of a checkpoint, on the first device.
+
+    Raises:
+        UserError: no such checkpoint, or it does not fit the configuration.
+    """
+    with Checkpoints(run) as checkpoints:
+        step = checkpoints.find(which)
+        steps_per_epoch = checkpoints.read_progress(step).steps_per_epoch
+        total = config.train.total_steps(max(1, steps_per_epoch))
+        target = on_one_device(jax.eval_shape(lambda: TrainState.create(config, init_variables(config), total)))
+        sums = on_one_device(jax.eval_shape(lambda: zero_sums(updates=True, unlabeled=bool(config.data.unlabeled))))
+        state, _ = restore_state(checkpoints, step, target, sums)
+    rate = learning_rate(config, max(0, step - 1), total, rate_factor(state.opt_state))
+    return Stepping(state.opt_state, state.params, rate)
+
+
+def planned_more(point: Point, settings: LandscapeConfig) -> int:
+    """About how many products `measure_more` takes at most."""
+    if point.size <= settings.dense_size:
+        return point.size * (2 + 2 * len(Matrix))
+    return PRODUCTS * (1 + len(layers_of(point)) + len(Matrix)) + settings.trace_products * (1 + len(Matrix))
+
+
+def measure_more(
+    point: Point,
+    network: NetworkLoss,
+    config: Config,
+    stepping: Stepping,
+    on_product: Callable[[], Any] | None = None,
+) -> More:
+    """All of it; `on_product` is called after each product of a matrix that is not the Hessian.
+
+    Raises:
+        UserError: a product is not finite.
+    """
+    settings = dataclasses.replace(config.landscape, max_products=PRODUCTS)
+    others = {matrix: network.at(point, matrix, on_product) for matrix in Matrix}
+    layers = layers_of(point)
+    return More(
+        preconditioned=measure_preconditioned(point, config, stepping, settings),
+        traces=dict(trace_by_layer(point, settings).layers),
+        sharpness={layer: largest_eigenvalue(block(point, layer), settings) for layer in layers},
+        largest={matrix: largest_eigenvalue(other, settings) for matrix, other in others.items()},
+        traces_of={matrix: trace(other, settings) for matrix, other in others.items()},
+    )
+
+
+def measure_preconditioned(
+    point: Point, config: Config, stepping: Stepping, settings: SpectrumSettings
+) -> Preconditioned:
+    """The sharpness in the optimizer's own scale, and the limit of its steps."""
+    found = stability(config, stepping.opt_state, stepping.params)
+    scales, decay = np.sqrt(point.flat(found.inverse)), point.flat(found.decay)
+    there = rescaled(point, scales, decay)
+    limit = found.limit / stepping.rate if stepping.rate else np.inf
+    return Preconditioned(config.optimizer.name, stepping.rate, largest_eigenvalue(there, settings), float(limit))

@@ -1,0 +1,95 @@
+"""On the page of a run's landscape: its largest eigenvalues with the gradient's share, and what `--more` measures."""
+
+from typing import Any
+
+from jaxfood.report.page import Page, escaped
+from jaxfood.run_landscape.measure import TopShares
+from jaxfood.run_landscape.more import More
+
+
+def write_top(page: Page, top: TopShares) -> dict[str, Any]:
+    """The table of the largest eigenvalues; the numbers for landscape.json."""
+    page.text(
+        f"The {len(top.values)} largest eigenvalues, and how much of the squared gradient lies in the span of the "
+        "vectors of the first, the first two, ... of them (Gur-Ari et al. 2018):"
+    )
+    rows = list(zip(top.values, top.residuals, top.gradient_shares, strict=True))
+    page.table(
+        ("", "eigenvalue", "known to", "gradient's share so far"),
+        ((str(n), value, f"± {residual:.1g}", f"{share:.1%}") for n, (value, residual, share) in enumerate(rows, 1)),
+    )
+    keys = ("value", "residual", "gradient_share")
+    return {"top_eigenvalues": [dict(zip(keys, row, strict=True)) for row in rows]}
+
+
+def top_in_words(top: TopShares) -> str:
+    """The same in a line."""
+    return (
+        f"{top.gradient_shares[-1]:.0%} of the squared gradient lies along the {len(top.values)} largest eigenvalues' "
+        "vectors"
+    )
+
+
+def write_more(page: Page, more: More) -> dict[str, Any]:
+    """The tables of `--more`; the numbers for landscape.json."""
+    sharp = more.preconditioned
+    page.text(
+        f"**As {sharp.optimizer} sees it**, each parameter in the scale of its steps, the sharpness is "
+        f"{sharp.sharpness}; at the learning rate {sharp.rate:.3g} steps are stable up to {sharp.limit:.4g} (Cohen et "
+        f"al. 2021, 2022): it stands at {_share(sharp.sharpness.value, sharp.limit)} of that."
+    )
+    page.table(
+        ("layer", "trace of its block", "known to", "largest eigenvalue", "known to"),
+        (
+            (escaped(name), trace.value, f"± {trace.standard_error:.1g}", sharpest.value, f"± {sharpest.residual:.1g}")
+            for (name, trace), sharpest in zip(more.traces.items(), more.sharpness.values(), strict=True)
+        ),
+    )
+    page.table(
+        ("matrix", "largest eigenvalue", "known to", "trace", "known to"),
+        (
+            (
+                matrix.replace("_", " "),
+                largest.value,
+                f"± {largest.residual:.1g}",
+                more.traces_of[matrix].value,
+                f"± {more.traces_of[matrix].standard_error:.1g}",
+            )
+            for matrix, largest in more.largest.items()
+        ),
+    )
+    page.text("The remainder is the Hessian less Gauss-Newton; the Fisher information is that of the softmax.")
+    return {
+        "preconditioned": {
+            "optimizer": sharp.optimizer,
+            "learning_rate": sharp.rate,
+            "sharpness": sharp.sharpness.value,
+            "residual": sharp.sharpness.residual,
+            "limit": sharp.limit,
+        },
+        "layers": {
+            name: {"trace": trace._asdict(), "largest_eigenvalue": sharpest.value, "residual": sharpest.residual}
+            for (name, trace), sharpest in zip(more.traces.items(), more.sharpness.values(), strict=True)
+        },
+        "matrices": {
+            str(matrix): {
+                "largest_eigenvalue": largest.value,
+                "residual": largest.residual,
+                "trace": more.traces_of[matrix]._asdict(),
+            }
+            for matrix, largest in more.largest.items()
+        },
+    }
+
+
+def more_in_words(more: More) -> str:
+    """The optimizer's own sharpness in a line."""
+    sharp = more.preconditioned
+    return (
+        f"sharpness as {sharp.optimizer} sees it {sharp.sharpness}, {_share(sharp.sharpness.value, sharp.limit)} of "
+        f"its limit {sharp.limit:.4g} at the learning rate {sharp.rate:.3g}"
+    )
+
+
+def _share(value: float, limit: float) -> str:
+    return f"{value / limit:.1%}" if limit else "none"
