@@ -63,6 +63,16 @@ LESSONS = {
         "small against large batches for equal work: losses, and how sharp the minimum is",
         "工作量相同的小批量和大批量：损失，以及最小值有多尖锐",
     ),
+    "edge-of-stability": Lesson(
+        "sharpness rises to what the learning rate just bears, and stays: one number for each optimizer",
+        "尖锐度一直升到学习率刚好承受得住的地方，然后停在那里：每种优化器一个已知的数",
+        takes_images=True,
+    ),
+    "warm-up": Lesson(
+        "the largest stable rate with and without warm-up, and the sharpness that warm-up takes away",
+        "有预热和没有预热时最大的稳定学习率，以及预热带走的尖锐度",
+        takes_images=True,
+    ),
 }
 
 
