@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 from jax import lax
 
 from jaxfood.config import Config, load_config
+from jaxfood.errors import UserError
 from jaxfood.optim.optimizers import make_optimizer
 from jaxfood.optim.stability import learning_rate, stability, stable_curvature
 
@@ -212,3 +214,18 @@ def test_the_schedules_rate() -> None:
     config = load_config(None, ("optimizer.learning_rate=0.5", "schedule.name=step", "schedule.step_size=2"))
     assert learning_rate(config, 1, 10) == pytest.approx(0.5)
     assert learning_rate(config, 2, 10, factor=0.5) == pytest.approx(0.025)
+
+
+def test_an_optimizer_without_a_scale_for_each_parameter_is_refused() -> None:
+    config = load_config(None, ("optimizer.name=muon",))
+    with pytest.raises(UserError, match=r"^muon has no scale for each parameter"):
+        stability(config, (), {"kernel": jnp.ones((2, 2))})
+
+
+def test_its_critical_rate_is_refused_before_a_training_begins(tiny_food: Path, tmp_path: Path) -> None:
+    from jaxfood.train import main
+
+    settings = {"data.root": tiny_food, "optimizer.name": "muon", "logging.critical_learning_rate": 1}
+    given = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    with pytest.raises(UserError, match=r"^logging\.critical_learning_rate = 1: muon has no scale .*; set it to 0, "):
+        main(["--config", "hw3", *given, "--data.image_size", "32", "--workdir", str(tmp_path / "run")])

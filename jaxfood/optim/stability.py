@@ -15,6 +15,7 @@ import optax
 
 from jaxfood.config import optimizer as settings
 from jaxfood.config.sections import Config
+from jaxfood.errors import UserError
 from jaxfood.optim import transforms
 from jaxfood.optim.optimizers import is_weight_matrix
 from jaxfood.optim.schedules import make_schedule
@@ -37,6 +38,11 @@ class Stability(NamedTuple):
     limit: float
 
 
+def scales_parameters(optimizer: settings.OptimizerConfig) -> bool:
+    """Whether it has a scale for each parameter, 1 at least; Muon turns whole kernels, and no such limit is known."""
+    return not isinstance(optimizer, settings.Muon)
+
+
 def stability(config: Config, opt_state: optax.OptState, params: Tree) -> Stability:
     """The preconditioner that an optimizer's state holds, with its corrections and eps, and the stable curvature.
 
@@ -46,8 +52,13 @@ def stability(config: Config, opt_state: optax.OptState, params: Tree) -> Stabil
         config: `optimizer` is read.
         opt_state: of `make_optimizer`'s chain.
         params: as the state was made for.
+
+    Raises:
+        UserError: the optimizer has no scale for each parameter.
     """
     c = config.optimizer
+    if not scales_parameters(c):
+        raise UserError(f"{c.name} has no scale for each parameter, so the curvature that its steps bear is not known")
     inverse = jax.tree.map(jnp.ones_like, params)
     momentum, direct, averaged = getattr(c, "momentum", 0.0), 1.0, 0.0
     match c:

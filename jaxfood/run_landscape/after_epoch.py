@@ -5,6 +5,7 @@ import jax
 from jaxfood.config.sections import Config
 from jaxfood.data.splits import Splits
 from jaxfood.errors import UserError
+from jaxfood.optim.stability import scales_parameters
 from jaxfood.run_landscape.critical_rate import critical_rate_metrics
 from jaxfood.run_landscape.measure import landscape_metrics
 from jaxfood.run_landscape.objective import choose_positions
@@ -33,10 +34,19 @@ def measure_landscape(config: Config, splits: Splits) -> AfterEpoch | None:
 
 
 def measure_critical_rate(config: Config, splits: Splits) -> AfterEpoch | None:
-    """The smallest learning rate that would raise the loss, after every so many epochs, on the same pictures."""
+    """The smallest learning rate that would raise the loss, after every so many epochs, on the same pictures.
+
+    Raises:
+        UserError: it is asked for, and the optimizer has no scale for each parameter.
+    """
     interval, settings = config.logging.critical_learning_rate, config.landscape
     if not interval:
         return None
+    if not scales_parameters(config.optimizer):
+        raise UserError(
+            f"logging.critical_learning_rate = {interval}: {config.optimizer.name} has no scale for each parameter; "
+            "set it to 0, or take another optimizer"
+        )
     pictures = splits.train.subset(choose_positions(len(splits.train), settings.samples, settings.seed))
 
     def after_epoch(state: TrainState, record: Record, log: Log) -> tuple[TrainState, dict[str, float]]:

@@ -26,7 +26,7 @@ from jaxfood.landscape import (
 )
 from jaxfood.model.networks import init_variables
 from jaxfood.optim.plateau import rate_factor
-from jaxfood.optim.stability import learning_rate, stability
+from jaxfood.optim.stability import learning_rate, scales_parameters, stability
 from jaxfood.runs.checkpoints import Checkpoints
 from jaxfood.runs.directory import on_one_device
 from jaxfood.training.metrics import zero_sums
@@ -57,14 +57,14 @@ class More:
     """What `--more` measures.
 
     Attributes:
-        preconditioned: by the optimizer's state.
+        preconditioned: by the optimizer's state; None where it has no scale for each parameter.
         traces: of each layer's block of the Hessian; they add up to its trace.
         sharpness: the largest eigenvalue of each layer's block.
         largest: eigenvalue of Gauss-Newton, Fisher, empirical Fisher and the remainder.
         traces_of: these.
     """
 
-    preconditioned: Preconditioned
+    preconditioned: Preconditioned | None
     traces: dict[str, Estimate]
     sharpness: dict[str, Eigenvalue]
     largest: dict[Matrix, Eigenvalue]
@@ -119,7 +119,9 @@ def measure_more(
     others = {matrix: network.at(point, matrix, on_product) for matrix in Matrix}
     layers = layers_of(point)
     return More(
-        preconditioned=measure_preconditioned(point, config, stepping, settings),
+        preconditioned=(
+            measure_preconditioned(point, config, stepping, settings) if scales_parameters(config.optimizer) else None
+        ),
         traces=dict(trace_by_layer(point, settings).layers),
         sharpness={layer: largest_eigenvalue(block(point, layer), settings) for layer in layers},
         largest={matrix: largest_eigenvalue(other, settings) for matrix, other in others.items()},

@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxfood.report.page import Page, escaped
 from jaxfood.run_landscape.measure import TopShares
-from jaxfood.run_landscape.more import More
+from jaxfood.run_landscape.more import More, Preconditioned
 
 
 def write_top(page: Page, top: TopShares) -> dict[str, Any]:
@@ -32,12 +32,7 @@ def top_in_words(top: TopShares) -> str:
 
 def write_more(page: Page, more: More) -> dict[str, Any]:
     """The tables of `--more`; the numbers for landscape.json."""
-    sharp = more.preconditioned
-    page.text(
-        f"**As {sharp.optimizer} sees it**, each parameter in the scale of its steps, the sharpness is "
-        f"{sharp.sharpness}; at the learning rate {sharp.rate:.3g} steps are stable up to {sharp.limit:.4g} (Cohen et "
-        f"al. 2021, 2022): it stands at {_share(sharp.sharpness.value, sharp.limit)} times that."
-    )
+    page.text(_sharpness_in_words(more.preconditioned))
     page.table(
         ("layer", "trace of its block", "known to", "largest eigenvalue", "known to"),
         (
@@ -60,13 +55,7 @@ def write_more(page: Page, more: More) -> dict[str, Any]:
     )
     page.text("The remainder is the Hessian less Gauss-Newton; the Fisher information is that of the softmax.")
     return {
-        "preconditioned": {
-            "optimizer": sharp.optimizer,
-            "learning_rate": sharp.rate,
-            "sharpness": sharp.sharpness.value,
-            "residual": sharp.sharpness.residual,
-            "limit": sharp.limit,
-        },
+        "preconditioned": _numbers(more.preconditioned),
         "layers": {
             name: {"trace": trace._asdict(), "largest_eigenvalue": sharpest.value, "residual": sharpest.residual}
             for (name, trace), sharpest in zip(more.traces.items(), more.sharpness.values(), strict=True)
@@ -82,9 +71,33 @@ def write_more(page: Page, more: More) -> dict[str, Any]:
     }
 
 
+def _sharpness_in_words(sharp: Preconditioned | None) -> str:
+    if sharp is None:
+        return "The optimizer has no scale for each parameter, so that its own sharpness and the limit are not known."
+    return (
+        f"**As {sharp.optimizer} sees it**, each parameter in the scale of its steps, the sharpness is "
+        f"{sharp.sharpness}; at the learning rate {sharp.rate:.3g} steps are stable up to {sharp.limit:.4g} (Cohen et "
+        f"al. 2021, 2022): it stands at {_share(sharp.sharpness.value, sharp.limit)} times that."
+    )
+
+
+def _numbers(sharp: Preconditioned | None) -> dict[str, Any] | None:
+    if sharp is None:
+        return None
+    return {
+        "optimizer": sharp.optimizer,
+        "learning_rate": sharp.rate,
+        "sharpness": sharp.sharpness.value,
+        "residual": sharp.sharpness.residual,
+        "limit": sharp.limit,
+    }
+
+
 def more_in_words(more: More) -> str:
     """The optimizer's own sharpness in a line."""
     sharp = more.preconditioned
+    if sharp is None:
+        return "its own sharpness is not known: the optimizer has no scale for each parameter"
     return (
         f"sharpness as {sharp.optimizer} sees it {sharp.sharpness}, {_share(sharp.sharpness.value, sharp.limit)} times "
         f"its limit {sharp.limit:.4g} at the learning rate {sharp.rate:.3g}"

@@ -138,7 +138,7 @@ def _survey_point(
         rest = plan_geometry(point, settings, parts)
         bar.expect(point, plan_ends(point, settings), rest)
         try:
-            report, told = begin_survey(point, settings, settings.top or config.model.num_classes)
+            report, told = begin_survey(point, settings, settings.top or max(1, config.model.num_classes))
             _tell(f"{record.run}, {which}", report)
             write("still being measured")
             bar.remaining(rest)
