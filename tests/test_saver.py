@@ -65,6 +65,7 @@ def assert_same_run(a: Path, b: Path) -> None:
         jax.tree.map(np.testing.assert_array_equal, load_run(a, step)[1], load_run(b, step)[1])
 
 
+@pytest.mark.slow
 def test_fewer_saves_leave_the_same_run_and_lines_wait_for_them(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
