@@ -143,7 +143,11 @@ def test_it_composes(config: Config, tmp_path: Path, settings: tuple[str, ...]) 
 
 
 @pytest.mark.slow
-def test_teachers_and_unlabelled_pictures(config: Config, tmp_path: Path, tiny_food: Path) -> None:
+@pytest.mark.parametrize("settings", [(), ("train.parallel=pmap", "device.count=2")], ids=["one", "pmap"])
+def test_teachers_and_unlabelled_pictures(
+    config: Config, tmp_path: Path, tiny_food: Path, settings: tuple[str, ...]
+) -> None:
+    config = changed(config, *settings)
     train_and_evaluate(changed(config, "train.epochs=1"), tmp_path / "teacher")
     more = (f"train.teachers={tmp_path}/teacher", f"data.unlabeled={tiny_food}/test", "augment.crop=2")
     for number in (1, 4):
