@@ -107,6 +107,7 @@ def test_the_number_is_chosen_by_the_time_of_an_update(config: Config, monkeypat
     assert [own.observe(jnp.zeros(3)) for _ in range(3)][-1] == "train.steps_per_call: 2, as an update takes 600 ms"
 
 
+@pytest.mark.slow
 def test_every_number_of_updates_gives_the_same_run(config: Config, tmp_path: Path) -> None:
     """With what draws at random, and the automatic number, which changes inside the first epoch."""
     config = changed(config, "augment.flip=true", "augment.mixup=0.5", "model.dropout=0.5")
@@ -142,7 +143,11 @@ def test_it_composes(config: Config, tmp_path: Path, settings: tuple[str, ...]) 
 
 
 @pytest.mark.slow
-def test_teachers_and_unlabelled_pictures(config: Config, tmp_path: Path, tiny_food: Path) -> None:
+@pytest.mark.parametrize("settings", [(), ("train.parallel=pmap", "device.count=2")], ids=["one", "pmap"])
+def test_teachers_and_unlabelled_pictures(
+    config: Config, tmp_path: Path, tiny_food: Path, settings: tuple[str, ...]
+) -> None:
+    config = changed(config, *settings)
     train_and_evaluate(changed(config, "train.epochs=1"), tmp_path / "teacher")
     more = (f"train.teachers={tmp_path}/teacher", f"data.unlabeled={tiny_food}/test", "augment.crop=2")
     for number in (1, 4):

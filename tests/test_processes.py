@@ -430,7 +430,7 @@ def alone(tiny_food: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(alone: Path, tiny_food: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
-    finished = ends(train(workdir, tiny_food, processes=2, devices=2))
+    finished = ends(train(workdir, tiny_food, "--train.steps_per_call", "2", processes=2, devices=2))
     assert [status for status, _, _ in finished] == [0, 0], finished
     assert_same_run(workdir, alone)
     (_, first, _), (_, second, _) = finished
@@ -464,7 +464,8 @@ def test_a_run_survives_the_death_of_a_process(alone: Path, tiny_food: Path, tmp
 @pytest.mark.slow
 def test_interrupting_one_process_stops_both_at_the_same_step(tiny_food: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
-    running = train(workdir, tiny_food, "--train.epochs", "100", processes=2, devices=2)
+    more = ("--train.epochs", "100", "--train.steps_per_call", "2")  # of three in an epoch
+    running = train(workdir, tiny_food, *more, processes=2, devices=2)
     wait_for_an_epoch(workdir, running)
     running[1].send_signal(signal.SIGINT)
     finished = ends(running)

@@ -65,6 +65,7 @@ def assert_same_run(a: Path, b: Path) -> None:
         jax.tree.map(np.testing.assert_array_equal, load_run(a, step)[1], load_run(b, step)[1])
 
 
+@pytest.mark.slow
 def test_fewer_saves_leave_the_same_run_and_lines_wait_for_them(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,9 +198,13 @@ def test_what_ends_a_run_early_saves_first(config: Config, tmp_path: Path, monke
 
 
 @pytest.mark.slow
-def test_the_interval_may_change_and_devices_hold_the_best(config: Config, tmp_path: Path) -> None:
-    eight = dataclasses.replace(config, device=dataclasses.replace(config.device, count=8))
-    train_and_evaluate(eight, tmp_path / "third")
-    train_and_evaluate(with_settings(eight, interval=1, epochs=5), tmp_path / "each")
-    train_and_evaluate(with_settings(eight, interval=2), tmp_path / "each", resume=True)
+@pytest.mark.parametrize(("parallel", "count"), [("jit", 8), ("pmap", 2)])
+def test_the_interval_may_change_and_devices_hold_the_best(
+    config: Config, tmp_path: Path, parallel: str, count: int
+) -> None:
+    several = with_settings(config, parallel=parallel)
+    several = dataclasses.replace(several, device=dataclasses.replace(config.device, count=count))
+    train_and_evaluate(several, tmp_path / "third")
+    train_and_evaluate(with_settings(several, interval=1, epochs=5), tmp_path / "each")
+    train_and_evaluate(with_settings(several, interval=2), tmp_path / "each", resume=True)
     assert_same_run(tmp_path / "third", tmp_path / "each")
