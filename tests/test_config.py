@@ -217,7 +217,7 @@ def test_an_integer_is_a_number(tmp_path: Path) -> None:
         (
             "optimizer.name",
             '"adamx"',
-            "one of: sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, amsgrad, nadam, adamw, notes_mom",
+            "one of: sgd, momentum, nesterov, adagrad, rmsprop, adadelta, adam, amsgrad, nadam, adamw, muon, notes_mom",
         ),
         ("optimizer.name", "5", "one of: sgd"),
         ("optimizer.name", '["adam"]', "one of: sgd"),

@@ -193,7 +193,8 @@ class Checkpoints:
 
         args = ocp.args.Composite(**{PROGRESS: ocp.args.JsonRestore()})
         with self._read(step, [PROGRESS]):
-            return Progress(**self._manager.restore(step, args=args)[PROGRESS])
+            kept = self._manager.restore(step, args=args)[PROGRESS]
+            return Progress(**{**kept, "unsaved": tuple(kept.get("unsaved", ()))})  # JSON has lists
 
     def restore(self, step: int, variables: Any, train: Any) -> tuple[Any, Any]:
         """Both trees at a step, in the shapes and on the devices of those given."""

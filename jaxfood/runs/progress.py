@@ -1,7 +1,6 @@
 """How far a run has come, beside its arrays: the best epoch, patience, and how large an epoch is."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ class Progress:
     best_epoch: int = 0
     stale: int = 0
     record: dict[str, Any] | None = None
-    unsaved: Sequence[dict[str, Any]] = ()
+    unsaved: tuple[dict[str, Any], ...] = ()
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -41,7 +40,7 @@ class Progress:
 
     def with_record(self, record: dict[str, Any]) -> "Progress":
         """With the metrics of a further epoch."""
-        return dataclasses.replace(self, record=record, unsaved=self.records)
+        return dataclasses.replace(self, record=record, unsaved=tuple(self.records))
 
     def saved(self) -> "Progress":
         """As a checkpoint after one that has all metrics so far needs it."""

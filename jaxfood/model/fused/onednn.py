@@ -63,7 +63,7 @@ def describe() -> str:
 
 def _processor_flags() -> set[str]:
     try:
-        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:  # no /proc: nothing is known, so nothing is promised
         return set()
     return set(found[1].split()) if found else set()
