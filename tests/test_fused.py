@@ -27,12 +27,14 @@ def float64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["CPU", "CPU, winograd", "elsewhere"])
+@pytest.fixture(params=["CPU", "CPU, winograd", "elsewhere", pytest.param("TPU", marks=pytest.mark.slow)])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The forms of the platforms, those of CPUs for two pictures at a time."""
     monkeypatch.setattr(forms, "_GROUP_BYTES", 2 * 6 * 8 * len(SCALE) * 8)
     if request.param == "elsewhere":
         monkeypatch.setattr(forms, "cpu_form", lambda x, kernel: forms.WHOLE)
+    if request.param == "TPU":
+        monkeypatch.setattr(forms, "cpu_form", lambda x, kernel: forms.ON_TPU)
     if request.param == "CPU, winograd":
         monkeypatch.setattr(forms, "_WINOGRAD_CHANNELS", 1)
         monkeypatch.setattr(forms, "_WINOGRAD_TILES", 1)

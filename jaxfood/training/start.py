@@ -15,7 +15,7 @@ from jaxfood.config.loss import BALANCED, LossConfig
 from jaxfood.config.sections import Config
 from jaxfood.data.records import class_table
 from jaxfood.data.splits import Splits, load_splits
-from jaxfood.devices import make_mesh
+from jaxfood.devices import make_mesh, padded_rows
 from jaxfood.errors import UserError, first_few, printable
 from jaxfood.optim.losses import check_class_weights, is_balanced
 from jaxfood.runs import directory as run
@@ -151,7 +151,7 @@ def _prepare(workdir: Path, config: Config, mesh: Mesh, watch: Stopwatch, *, res
     teachers = load_teachers(config, splits.classes, mesh, workdir)
     if resume and teachers is not None:
         check_teachers(workdir, teachers.digests)
-    lines = [*_introduction(workdir, config, splits, mesh), *begun.lines]
+    lines = [*_introduction(workdir, config, splits, mesh), *filter(None, [padded_rows(config, mesh)]), *begun.lines]
     lines += teachers.lines if teachers is not None else ()
     lines += [_describe_class_weights(config.loss)] * balanced + [_UNKNOWN_PICTURES] * (resume and not known)
     return _Prepared(config, splits, begun.variables, teachers, lines)

@@ -64,6 +64,7 @@ class Program:
         chips: of it that take part; 0: all.
         pictures: of a batch, for each chip.
         step: `train` or `evaluate`.
+        settings: more of a run's, `NAME=VALUE`, with commas between.
     """
 
     topology: str = "v5e:2x2"
@@ -76,6 +77,7 @@ class Program:
     parallel: str = "jit"
     sync: bool = True
     accumulate: int = 1
+    settings: str = ""
 
     @property
     def name(self) -> str:
@@ -140,7 +142,8 @@ def configuration(program: Program, chips: int) -> Config:
         "train.parallel": program.parallel,
         "train.accumulate": program.accumulate,
     }
-    return load_config(None, [f"{name}={value}" for name, value in settings.items()])
+    more = filter(None, program.settings.split(","))
+    return load_config(None, [*(f"{name}={value}" for name, value in settings.items()), *more])
 
 
 def compiled(program: Program, mesh: Mesh) -> Any:
@@ -243,7 +246,8 @@ def _described(r: dict[str, Any]) -> str:
     words = [r["topology"].split(":")[0], r["step"], r["dtype"]]
     if r["chips"] > 1:
         words += [r["parallel"]] + ["own BatchNorm"] * (not r["sync"])
-    return ", ".join(words + [f"{r['accumulate']} parts"] * (r["accumulate"] > 1))
+    words += [f"{r['accumulate']} parts"] * (r["accumulate"] > 1) + [r["settings"]] * bool(r["settings"])
+    return ", ".join(words)
 
 
 def run_table(path: Path, programs: Sequence[Program] = TABLE) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxfood.model.fused.forms import Form, add_gradients, on_each_platform, scan_groups, zero_kernel_gradient
 
@@ -62,10 +63,20 @@ def _forward(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> tuple[Pooled,
 
 
 def _forward_group(x: jax.Array, kernel: jax.Array, scale: jax.Array, form: Form) -> tuple[Pooled, _Kept]:
-    output = form.convolve(x, kernel)
+    output = _convolved(x, kernel, form)
+    kept = None if x.shape[-1] <= _CHEAP else output
+    if form.written_once:
+        pooled, winner = pool_in_one_pass(output, scale)
+        return pooled, _Kept(kept, winner)
     values, winner = _max_pool(output, scale)
     moments = moments_in_one_pass if form.in_one_pass else _moments
-    return Pooled(values, *moments(output)), _Kept(None if x.shape[-1] <= _CHEAP else output, winner)
+    return Pooled(values, *moments(output)), _Kept(kept, winner)
+
+
+def _convolved(x: jax.Array, kernel: jax.Array, form: Form) -> jax.Array:
+    output = form.convolve(x, kernel)
+    # Without the barrier XLA also writes it in float32, for those who read it in float32.
+    return lax.optimization_barrier(output) if form.written_once else output
 
 
 def _save(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> tuple[Pooled, _Saved]:
@@ -83,14 +94,19 @@ def _backward(saved: _Saved, g: Pooled) -> tuple[jax.Array, jax.Array, jax.Array
             return add_gradients(kernel, total, x, output_g, form=form)
 
         def repeat_and_add(total: jax.Array, x: jax.Array, *rest: Any) -> tuple[jax.Array, jax.Array]:
-            return add(total, x, _output_gradient(form.convolve(x, kernel), *rest))
+            return add(total, x, output_gradient(_convolved(x, kernel, form), *rest))
+
+        def output_gradient(*arguments: Any) -> jax.Array:
+            output_g = _output_gradient(*arguments)
+            # Without the barrier each of the two products makes it anew, from pooled arrays written out in full size.
+            return lax.optimization_barrier(output_g) if form.written_once else output_g
 
         zeros = zero_kernel_gradient(kernel)
         if kept.output is None:
             total, x_g = scan_groups(repeat_and_add, zeros, (x, mean, kept.winner, g), form.groups)
         else:
             # Outside of the loop it takes the place of the output. Inside, each of the products would compute it anew.
-            output_g = _output_gradient(kept.output, mean, kept.winner, g)
+            output_g = output_gradient(kept.output, mean, kept.winner, g)
             total, x_g = scan_groups(add, zeros, (x, output_g), form.groups)
         return x_g, total.astype(kernel.dtype)
 
@@ -120,11 +136,40 @@ def moments_in_one_pass(output: jax.Array) -> tuple[jax.Array, jax.Array]:
     The mean of a coarse grid of its values is taken off first: the difference of the squares would lose digits.
     """
     wide = output.astype(jnp.promote_types(output.dtype, jnp.float32))
-    rows, columns = (max(1, side // 8) for side in output.shape[1:3])
-    shift = jnp.mean(wide[:, ::rows, ::columns], (1, 2))
+    shift = jnp.mean(_grid(wide), (1, 2))
     shifted = wide - shift[:, None, None]
     shifted_mean = jnp.mean(shifted, (1, 2))
     return shift + shifted_mean, jnp.mean(jnp.square(shifted), (1, 2)) - jnp.square(shifted_mean)
+
+
+def _grid(output: jax.Array) -> jax.Array:
+    """Some 64 of each picture's values, from all over it."""
+    rows, columns = (max(1, side // 8) for side in output.shape[1:3])
+    return output[:, ::rows, ::columns]
+
+
+def pool_in_one_pass(output: jax.Array, scale: jax.Array) -> tuple[Pooled, jax.Array]:
+    """`_max_pool` and `moments_in_one_pass` from one reading of the output.
+
+    Both are made of the same four arrays, pooled in size, so that the compiler makes one loop of them.
+    """
+    windows = _windows(output)
+    values, winner = _largest(windows, scale)
+    dtype = jnp.promote_types(output.dtype, jnp.float32)
+    # The barrier keeps the grid's mean a pass of its own, over little; fused, it would come before the loop twice.
+    shift = lax.optimization_barrier(jnp.mean(_grid(output).astype(dtype), (1, 2)))
+    shifted = [window.astype(dtype) - shift[:, None, None] for window in windows]
+    mean = jnp.mean(sum(shifted[1:], start=shifted[0]), (1, 2)) / 4
+    squares = [jnp.square(values) for values in shifted]
+    var = jnp.mean(sum(squares[1:], start=squares[0]), (1, 2)) / 4 - jnp.square(mean)
+    # With the barrier they are written; else whoever reads them makes them anew, from the output.
+    pooled, winner = lax.optimization_barrier((Pooled(values, shift + mean, var), winner))
+    return pooled, winner
+
+
+def _windows(x: jax.Array) -> list[jax.Array]:
+    """The four values of each 2x2 window, row by row: `[B, H, W, C]` to four of `[B, H/2, W/2, C]`."""
+    return [x[:, i::2, j::2] for i in range(2) for j in range(2)]
 
 
 def _max_pool(x: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -133,8 +178,12 @@ def _max_pool(x: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
     Strided slices instead of a reduction over windows, whose gradient is slow on CPU, has no deterministic GPU kernel
     and loses precision in the second derivative.
     """
-    sign = jnp.sign(scale).astype(x.dtype)
-    values, *others = (x[:, i::2, j::2] for i in range(2) for j in range(2))
+    return _largest(_windows(x), scale)
+
+
+def _largest(windows: list[jax.Array], scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    values, *others = windows
+    sign = jnp.sign(scale).astype(values.dtype)
     winner = jnp.zeros(values.shape, jnp.int8)
     for number, other in enumerate(others, start=1):
         is_larger = other * sign > values * sign

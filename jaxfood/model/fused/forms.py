@@ -29,12 +29,13 @@ class Form(NamedTuple):
     convolve: Callable[[jax.Array, jax.Array], jax.Array]  # of x and kernel
     kernel_gradient: Callable[[jax.Array, jax.Array], jax.Array]  # of x and the output's gradient
     in_one_pass: bool  # memory is slow against arithmetic: read the output once for its moments
+    written_once: bool = False  # large arrays go to memory once, in their own type, before anything reads them
 
 
 def on_each_platform(function: Callable[..., Any], x: jax.Array, kernel: jax.Array, *arguments: Any) -> Any:
     """`function(x, kernel, *arguments, form=...)` in the form of the platform that the program is compiled for."""
-    on_cpu, elsewhere = partial(function, form=cpu_form(x, kernel)), partial(function, form=WHOLE)
-    return lax.platform_dependent(x, kernel, *arguments, cpu=on_cpu, default=elsewhere)
+    on_cpu, on_tpu, elsewhere = (partial(function, form=form) for form in (cpu_form(x, kernel), ON_TPU, WHOLE))
+    return lax.platform_dependent(x, kernel, *arguments, cpu=on_cpu, tpu=on_tpu, default=elsewhere)
 
 
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -97,6 +98,7 @@ def scan_groups(
 
 
 WHOLE = Form(1, convolve, kernel_gradient, in_one_pass=True)
+ON_TPU = WHOLE._replace(written_once=True)
 
 
 def cpu_form(x: jax.Array, kernel: jax.Array) -> Form:
