@@ -51,11 +51,13 @@ def conv3x3_max_pool(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> Poole
         kernel: `[3, 3, in, out]`.
         scale: `[out]`, BatchNorm's. Only its sign matters, so its gradient is zero.
     """
-    return _forward(x, kernel, scale)[0]
+    return _forward(x, kernel, scale, is_differentiated=False)[0]
 
 
-def _forward(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> tuple[Pooled, _Kept]:
+def _forward(x: jax.Array, kernel: jax.Array, scale: jax.Array, *, is_differentiated: bool) -> tuple[Pooled, _Kept]:
     def forward(x: jax.Array, kernel: jax.Array, scale: jax.Array, *, form: Form) -> tuple[Pooled, _Kept]:
+        if not is_differentiated:  # nothing is kept, and what is not asked for is not computed
+            form = form._replace(written_once=False)
         return scan_groups(lambda _, x: (None, _forward_group(x, kernel, scale, form)), None, (x,), form.groups)[1]
 
     result: tuple[Pooled, _Kept] = on_each_platform(forward, x, kernel, scale)
@@ -80,7 +82,7 @@ def _convolved(x: jax.Array, kernel: jax.Array, form: Form) -> jax.Array:
 
 
 def _save(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> tuple[Pooled, _Saved]:
-    pooled, kept = _forward(x, kernel, scale)
+    pooled, kept = _forward(x, kernel, scale, is_differentiated=True)
     return pooled, (x, kernel, scale, pooled, kept)
 
 
