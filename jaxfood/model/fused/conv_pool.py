@@ -96,19 +96,14 @@ def _backward(saved: _Saved, g: Pooled) -> tuple[jax.Array, jax.Array, jax.Array
             return add_gradients(kernel, total, x, output_g, form=form)
 
         def repeat_and_add(total: jax.Array, x: jax.Array, *rest: Any) -> tuple[jax.Array, jax.Array]:
-            return add(total, x, output_gradient(_convolved(x, kernel, form), *rest))
-
-        def output_gradient(*arguments: Any) -> jax.Array:
-            output_g = _output_gradient(*arguments)
-            # Without the barrier each of the two products makes it anew, from pooled arrays written out in full size.
-            return lax.optimization_barrier(output_g) if form.written_once else output_g
+            return add(total, x, _output_gradient(_convolved(x, kernel, form), *rest))
 
         zeros = zero_kernel_gradient(kernel)
         if kept.output is None:
             total, x_g = scan_groups(repeat_and_add, zeros, (x, mean, kept.winner, g), form.groups)
         else:
             # Outside of the loop it takes the place of the output. Inside, each of the products would compute it anew.
-            output_g = output_gradient(kept.output, mean, kept.winner, g)
+            output_g = _output_gradient(kept.output, mean, kept.winner, g)
             total, x_g = scan_groups(add, zeros, (x, output_g), form.groups)
         return x_g, total.astype(kernel.dtype)
 
@@ -151,22 +146,19 @@ def _grid(output: jax.Array) -> jax.Array:
 
 
 def pool_in_one_pass(output: jax.Array, scale: jax.Array) -> tuple[Pooled, jax.Array]:
-    """`_max_pool` and `moments_in_one_pass` from one reading of the output.
+    """`_max_pool` and `moments_in_one_pass`, both of the same four arrays, pooled in size.
 
-    Both are made of the same four arrays, pooled in size, so that the compiler makes one loop of them.
+    By libtpu's estimate the moments then take half as long: 0.93 million cycles in place of 1.87 for the first block.
     """
     windows = _windows(output)
     values, winner = _largest(windows, scale)
     dtype = jnp.promote_types(output.dtype, jnp.float32)
-    # The barrier keeps the grid's mean a pass of its own, over little; fused, it would come before the loop twice.
-    shift = lax.optimization_barrier(jnp.mean(_grid(output).astype(dtype), (1, 2)))
+    shift = jnp.mean(_grid(output).astype(dtype), (1, 2))
     shifted = [window.astype(dtype) - shift[:, None, None] for window in windows]
     mean = jnp.mean(sum(shifted[1:], start=shifted[0]), (1, 2)) / 4
-    squares = [jnp.square(values) for values in shifted]
+    squares = [jnp.square(window) for window in shifted]
     var = jnp.mean(sum(squares[1:], start=squares[0]), (1, 2)) / 4 - jnp.square(mean)
-    # With the barrier they are written; else whoever reads them makes them anew, from the output.
-    pooled, winner = lax.optimization_barrier((Pooled(values, shift + mean, var), winner))
-    return pooled, winner
+    return Pooled(values, shift + mean, var), winner
 
 
 def _windows(x: jax.Array) -> list[jax.Array]:

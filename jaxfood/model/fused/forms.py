@@ -29,7 +29,7 @@ class Form(NamedTuple):
     convolve: Callable[[jax.Array, jax.Array], jax.Array]  # of x and kernel
     kernel_gradient: Callable[[jax.Array, jax.Array], jax.Array]  # of x and the output's gradient
     in_one_pass: bool  # memory is slow against arithmetic: read the output once for its moments
-    written_once: bool = False  # large arrays go to memory once, in their own type, before anything reads them
+    written_once: bool = False  # the output goes to memory in its own type alone, before anything reads it
 
 
 def on_each_platform(function: Callable[..., Any], x: jax.Array, kernel: jax.Array, *arguments: Any) -> Any:
