@@ -1,7 +1,9 @@
 """The same training over one device and over eight, in every form: losses, parameters, statistics."""
 
+import re
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ from jaxfood.config.loss import CrossEntropy
 from jaxfood.config.sections import DeviceConfig
 from jaxfood.data.batches import ResidentBatches, epoch_order
 from jaxfood.data.pictures import Pictures
-from jaxfood.devices import by_rows, compile_step, make_mesh, on_every_device, takes_rows_by_device
+from jaxfood.devices import by_rows, compile_step, make_mesh, on_every_device, padded_rows, takes_rows_by_device
 from jaxfood.errors import UserError
 from jaxfood.model.networks import init_variables
 from jaxfood.optim.losses import make_loss
@@ -219,3 +221,20 @@ def test_rows_that_do_not_divide_into_parts_are_refused(food: Pictures) -> None:
 def test_more_devices_than_there_are_is_refused() -> None:
     with pytest.raises(UserError, match=r"device\.count = 99: there are only 8 \(cpu\)"):
         make_mesh(DeviceConfig(count=99))
+
+
+@pytest.mark.parametrize(
+    ("settings", "chips", "line"),
+    [
+        (("train.batch_size=64",), 1, "64 pictures a chip leave 50% .* 128 would fill it"),
+        (("train.batch_size=640",), 4, "160 pictures a chip leave 38% .* 1024 would fill it"),
+        (("train.batch_size=512", "train.accumulate=2"), 4, "64 pictures a chip leave 50% .* 1024 would fill it"),
+        (("train.batch_size=512",), 4, "^$"),
+    ],
+)
+def test_a_batch_that_a_tpu_pads_is_told(settings: tuple[str, ...], chips: int, line: str) -> None:
+    def mesh(platform: str) -> Any:
+        return SimpleNamespace(size=chips, devices=np.array([SimpleNamespace(platform=platform)] * chips))
+
+    assert re.search(line, padded_rows(load_config(None, settings), mesh("tpu")))
+    assert padded_rows(load_config(None, settings), mesh("cpu")) == ""

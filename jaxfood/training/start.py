@@ -18,7 +18,7 @@ from jaxfood.config.loss import BALANCED, LossConfig
 from jaxfood.config.sections import Config
 from jaxfood.data.records import class_table
 from jaxfood.data.splits import Splits, load_splits
-from jaxfood.devices import make_mesh
+from jaxfood.devices import make_mesh, padded_rows
 from jaxfood.errors import UserError, first_few, printable
 from jaxfood.model.fused import onednn
 from jaxfood.optim.losses import check_class_weights, is_balanced
@@ -169,7 +169,7 @@ def _prepare(workdir: Path, config: Config, mesh: Mesh, watch: Stopwatch, *, res
     teachers = load_teachers(config, splits.classes, mesh, workdir)
     if resume and teachers is not None:
         check_teachers(workdir, teachers.digests)
-    lines = [*_introduction(workdir, config, splits, mesh), *begun.lines]
+    lines = [*_introduction(workdir, config, splits, mesh), *filter(None, [padded_rows(config, mesh)]), *begun.lines]
     lines += teachers.lines if teachers is not None else ()
     if config.model.dtype == "bfloat16" and (said := onednn.describe()):
         lines.append(said)
