@@ -67,7 +67,7 @@ def init_params(task: Task, seed: int, width: int = WIDTH) -> Any:
     }
 
 
-def outputs(params: Any, inputs: jax.Array) -> jax.Array:
+def outputs(params: Any, inputs: jax.Array | np.ndarray) -> jax.Array:
     """`[N, features]` to `[N, classes]`."""
     x = inputs
     for number in (1, 2):
