@@ -129,7 +129,7 @@ def test_every_number_of_updates_gives_the_same_run(config: Config, tmp_path: Pa
         ("device.count=8", "augment.cutmix=1"),
         ("model.dtype=bfloat16", "augment.trivial=true", "augment.resized_crop=0.5"),
         ("data.resident=false", "augment.flip=true"),
-        ("train.image_sizes=32,64", "data.image_size=64"),
+        ("train.image_sizes=32,64", "data.image_size=64", "model.name=resnet"),
     ],
     ids=lambda settings: settings[0],
 )

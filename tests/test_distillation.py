@@ -232,8 +232,9 @@ def test_a_taught_run_goes_on_to_the_bit_with_its_own_teachers(
     assert f"taught by {teacher} (resnet, best weights, step 0)\n" in capsys.readouterr().out
     with monkeypatch.context() as patch:
         patch.setattr(loop.StopRequest, "reached", lambda self, done: done == 4)
+        one_by_one = dataclasses.replace(config, train=dataclasses.replace(config.train, steps_per_call=1))
         with pytest.raises(KeyboardInterrupt):
-            train_and_evaluate(config, tmp_path / "halves")
+            train_and_evaluate(one_by_one, tmp_path / "halves")
     moved = shutil.copytree(teacher, tmp_path / "moved")
     train_and_evaluate(taught_by(tiny_config, moved), tmp_path / "halves", resume=True)
     ours, theirs = (load_run(tmp_path / run, "last")[1] for run in ("halves", "whole"))

@@ -110,7 +110,10 @@ def test_the_way_to_another_run(
         assert line[name][0] == pytest.approx(curve[name][0], rel=1e-5)
         assert line[name][-1] == pytest.approx(curve[name][-1], rel=1e-5)
     assert curve["losses"][5] < line["losses"][5]
-    assert line["barrier"] > 0
+    for path in (line, curve):
+        losses = np.array(path["losses"])
+        level = np.interp(np.linspace(0, 1, len(losses)), [0, 1], losses[[0, -1]])
+        assert path["barrier"] == pytest.approx(max(0, np.max(losses - level)), abs=1e-6)
     out = capsys.readouterr().out
     assert "60 updates of the curve by 12 pictures, then the loss of 9 at 11 places" in out
     assert "line: loss" in out

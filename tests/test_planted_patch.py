@@ -36,7 +36,7 @@ def draw(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def train(model: Network) -> Variables:
     """Two hundred updates by Adam; the last batches are all right."""
     tx = optax.adam(3e-3)
-    variables: Any = model.init(jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
+    variables: Any = model.init(jax.random.key(1), jnp.zeros((1, SIDE, SIDE, 3)))
 
     @jax.jit
     def update(variables: Any, opt_state: Any, images: jax.Array, labels: jax.Array) -> tuple[Any, Any, jax.Array]:

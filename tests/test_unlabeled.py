@@ -153,8 +153,9 @@ def test_a_run_goes_on_to_the_bit_streamed_or_not(
 
     with monkeypatch.context() as patch:
         stopping(patch, 4)
+        one_by_one = dataclasses.replace(config, train=dataclasses.replace(config.train, steps_per_call=1))
         with pytest.raises(KeyboardInterrupt):
-            train_and_evaluate(config, tmp_path / "halves")
+            train_and_evaluate(one_by_one, tmp_path / "halves")
     streamed = dataclasses.replace(config, data=dataclasses.replace(config.data, resident=False))
     train_and_evaluate(streamed, tmp_path / "halves", resume=True)
     assert records(tmp_path / "halves") == records(tmp_path / "whole")

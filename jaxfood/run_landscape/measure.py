@@ -123,12 +123,14 @@ def landscape_metrics(config: Config, variables: dict[str, Any], pictures: Pictu
 
 def classify(point: Point, settings: LandscapeConfig) -> PointReport:
     """Not critical, a minimum, a maximum, a saddle or degenerate; raises as `landscape_metrics`."""
-    return _reported(point, extreme_eigenvalues(point, settings), settings)
+    gradient_norm = _gradient_norm(point)
+    return _reported(point, extreme_eigenvalues(point, settings), settings, gradient_norm)
 
 
 def begin_survey(point: Point, settings: LandscapeConfig, top: int) -> tuple[PointReport, ByProduct | None]:
     """As `classify`, with so many of the largest eigenvalues, and what the rest is measured from."""
     told, found = list[ByProduct](), list[TopEigenpairs]()
+    gradient_norm = _gradient_norm(point)
 
     def keep(krylov: Krylov) -> None:
         told.append(by_product_of(krylov, point, settings))
@@ -137,11 +139,15 @@ def begin_survey(point: Point, settings: LandscapeConfig, top: int) -> tuple[Poi
     pairs = extreme_eigenvalues(point, settings, on_vectors=keep)
     largest = found[0] if found else top_eigenpairs(point, settings, top)
     shares = TopShares(largest.values, largest.residuals, gradient_shares(point, largest.vectors))
-    return replace(_reported(point, pairs, settings), top=shares), told[0] if told else None
+    return replace(_reported(point, pairs, settings, gradient_norm), top=shares), told[0] if told else None
 
 
-def _reported(point: Point, pairs: Eigenpairs, settings: LandscapeConfig) -> PointReport:
-    gradient_norm = float(np.linalg.norm(point.gradient.astype(np.float64)))
+def _gradient_norm(point: Point) -> float:
+    """First of all: a loss that is not finite is told by the loss, not by what a second derivative makes of it."""
+    return float(np.linalg.norm(point.gradient.astype(np.float64)))
+
+
+def _reported(point: Point, pairs: Eigenpairs, settings: LandscapeConfig, gradient_norm: float) -> PointReport:
     verdict = judge(expand_downhill(point), pairs, settings, gradient_rounding(point, pairs))
     return PointReport(verdict, gradient_norm, pairs)
 
