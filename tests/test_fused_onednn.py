@@ -150,7 +150,8 @@ def test_it_is_taken_only_where_it_was_tried(
     monkeypatch.setattr("platform.system", lambda: system[0])
     monkeypatch.setattr("platform.machine", lambda: system[1])
     monkeypatch.setattr("jaxlib.__version__", jaxlib)
-    monkeypatch.setattr(onednn.Path, "read_text", lambda path: f"processor\t: 0\nflags\t\t: {flags}\nbugs\t: none\n")
+    cpuinfo = f"processor\t: 0\nflags\t\t: {flags}\nbugs\t: none\n"
+    monkeypatch.setattr(onednn.Path, "read_text", lambda path, encoding: cpuinfo)
     assert missing() == reason
 
 
