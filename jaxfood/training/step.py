@@ -277,7 +277,8 @@ def add_updates(
         state, sums = add(state, sums, *between, batch, axis_name=axis_name)
         # The next one: carried from turn to turn, a batch lies in memory of its own, as one from disk does. One that is
         # drawn in its own turn XLA compiles into the sums over it, and their order then depends on the stack's width.
-        return state, sums, batch_of(pictures, drawn, jnp.minimum(number + 1, count - 1))
+        # Behind a barrier, or XLA sees that a batch from disk stays the same and moves what depends on it alone out.
+        return state, sums, lax.optimization_barrier(batch_of(pictures, drawn, jnp.minimum(number + 1, count - 1)))
 
     return lax.fori_loop(0, count, one, (state, sums, batch_of(pictures, drawn, jnp.zeros([], jnp.int32))))[:2]
 
