@@ -142,7 +142,7 @@ def _survey_point(
             _tell(f"{record.run}, {which}", report)
             write("still being measured")
             bar.remaining(rest)
-            bar.set_description("the rest of the landscape")
+            bar.set_description_str("the rest of the landscape")
             for done in measure_geometry(point, report, told, settings, parts, bar.loss):
                 geometry = done
             if more:

@@ -79,7 +79,7 @@ def _draw_curves(axis: Any, epochs: list[dict[str, Any]]) -> None:
     numbers = [epoch["epoch"] for epoch in epochs]
     for split in ("train", "valid"):
         axis.plot(numbers, [epoch[f"{split}_accuracy"] for epoch in epochs], marker="o", label=split)
-    axis.set(xlabel="epoch", ylabel="accuracy", xticks=numbers, ylim=(0, 1), title="it learns")
+    axis.set(xlabel="epoch", ylabel="accuracy", xticks=numbers, ylim=(0, 1.02), title="it learns")
     axis.legend(loc="lower right")
 
 
@@ -103,11 +103,12 @@ def _draw_surface(axis: Any, surveyed: dict[str, Any]) -> None:
     axis.plot_surface(steps, others, losses, cmap="cividis", rstride=1, cstride=1, edgecolor="k", linewidth=0.15)
     axis.scatter(0, 0, surveyed["loss"], color=COLOURS[1], s=40, depthshade=False, zorder=9)
     axis.view_init(elev=28, azim=-58)
-    axis.tick_params(labelsize=7)
+    axis.tick_params(labelsize=7, pad=1)
+    axis.locator_params(nbins=3)
     axis.set(title=f"where it stands: {surveyed['verdict'].replace('_', ' ')}")
-    axis.set_xlabel("largest curvature", fontsize=8)
-    axis.set_ylabel("smallest curvature", fontsize=8)
-    axis.set_zlabel("loss", fontsize=8)
+    axis.set_xlabel("largest curvature", fontsize=8, labelpad=-2)
+    axis.set_ylabel("smallest curvature", fontsize=8, labelpad=-2)
+    axis.set_zlabel("loss", fontsize=8, labelpad=1)
 
 
 def _save(figure: Figure, name: str) -> None:
