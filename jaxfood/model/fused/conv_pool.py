@@ -94,7 +94,7 @@ def _backward(saved: _Saved, g: Pooled) -> tuple[jax.Array, jax.Array, jax.Array
         else:
             # Outside of the loop it takes the place of the output. Inside, each of the products would compute it anew.
             output_g = _output_gradient(kept.output, mean, kept.winner, g)
-            total, x_g = scan_groups(add, zeros, (x, output_g), form.groups)
+            total, x_g = scan_groups(add, zeros, (x, output_g), form.groups_alone)
         return x_g, total.astype(kernel.dtype)
 
     return *on_each_platform(backward, x, kernel, pooled.mean, kept, g), jnp.zeros_like(scale)
