@@ -97,6 +97,24 @@ def test_more_of_a_checkpoint(runs: list[Path], tiny_food: Path, capsys: pytest.
 
 
 @pytest.mark.slow
+def test_more_that_is_stopped_keeps_what_it_has(
+    runs: list[Path], tiny_food: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxfood.run_landscape.more.trace_by_layer", stop)
+    images = ("--images", str(tiny_food / "train"), "--out", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt, match="has what was measured"):
+        main([str(runs[0]), *images, "--which", "last", "--more", *FAST])
+    report = json.loads((tmp_path / "landscape.json").read_text())
+    assert report["missing"] == ["the rest of --more"]
+    assert report["preconditioned"]["optimizer"] == "adam"
+    assert set(report["matrices"]) == set(Matrix)
+    assert report["layers"] == {}
+
+
+@pytest.mark.slow
 def test_the_way_to_another_run(
     runs: list[Path], tiny_food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,7 @@
 """What `--more` measures of a checkpoint: its optimizer's own sharpness, layer by layer, Gauss-Newton and Fisher."""
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,23 +51,26 @@ class Preconditioned(NamedTuple):
     limit: float
 
 
+class Spread(NamedTuple):
+    """What is known of a matrix: its largest eigenvalue and the sum of all of them."""
+
+    largest: Eigenvalue
+    trace: Estimate
+
+
 @dataclass(frozen=True)
 class More:
-    """What `--more` measures.
+    """What `--more` measures, as far as it is measured.
 
     Attributes:
         preconditioned: by the optimizer's state; None where it has no scale for each parameter.
-        traces: of each layer's block of the Hessian; they add up to its trace.
-        sharpness: the largest eigenvalue of each layer's block.
-        largest: eigenvalue of Gauss-Newton, Fisher, empirical Fisher and the remainder.
-        traces_of: these.
+        matrices: Gauss-Newton, Fisher, empirical Fisher and the remainder.
+        layers: each layer's block of the Hessian; their traces add up to its trace.
     """
 
     preconditioned: Preconditioned | None
-    traces: dict[str, Estimate]
-    sharpness: dict[str, Eigenvalue]
-    largest: dict[Matrix, Eigenvalue]
-    traces_of: dict[Matrix, Estimate]
+    matrices: Mapping[Matrix, Spread] = field(default_factory=dict)
+    layers: Mapping[str, Spread] = field(default_factory=dict)
 
 
 class Stepping(NamedTuple):
@@ -108,25 +110,26 @@ def measure_more(
     config: Config,
     stepping: Stepping,
     on_product: Callable[[], Any] | None = None,
-) -> More:
-    """All of it; `on_product` is called after each product of a matrix that is not the Hessian.
+) -> Iterator[More]:
+    """After each part what is known with it; `on_product` is called after each product that is not the Hessian's.
 
     Raises:
         UserError: a product is not finite.
     """
     # A layer of few parameters is not worth its whole block: that would take as many products.
-    settings = dataclasses.replace(config.landscape, max_products=PRODUCTS, dense_size=PRODUCTS)
-    others = {matrix: network.at(point, matrix, on_product) for matrix in Matrix}
-    layers = layers_of(point)
-    return More(
-        preconditioned=(
-            measure_preconditioned(point, config, stepping, settings) if scales_parameters(config.optimizer) else None
-        ),
-        traces=dict(trace_by_layer(point, settings).layers),
-        sharpness={layer: largest_eigenvalue(block(point, layer), settings) for layer in layers},
-        largest={matrix: largest_eigenvalue(other, settings) for matrix, other in others.items()},
-        traces_of={matrix: trace(other, settings) for matrix, other in others.items()},
-    )
+    settings = replace(config.landscape, max_products=PRODUCTS, dense_size=PRODUCTS)
+    scaled = scales_parameters(config.optimizer)
+    done = More(measure_preconditioned(point, config, stepping, settings) if scaled else None)
+    yield done
+    for matrix in Matrix:
+        other = network.at(point, matrix, on_product)
+        found = Spread(largest_eigenvalue(other, settings), trace(other, settings))
+        done = replace(done, matrices={**done.matrices, matrix: found})
+        yield done
+    for layer, traced in trace_by_layer(point, settings).layers.items():
+        found = Spread(largest_eigenvalue(block(point, layer), settings), traced)
+        done = replace(done, layers={**done.layers, layer: found})
+        yield done
 
 
 def measure_preconditioned(

@@ -1,10 +1,11 @@
 """On the page of a run's landscape: its largest eigenvalues with the gradient's share, and what `--more` measures."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from jaxfood.report.page import Page, escaped
 from jaxfood.run_landscape.measure import TopShares
-from jaxfood.run_landscape.more import More, Preconditioned
+from jaxfood.run_landscape.more import More, Preconditioned, Spread
 
 
 def write_top(page: Page, top: TopShares) -> dict[str, Any]:
@@ -31,44 +32,37 @@ def top_in_words(top: TopShares) -> str:
 
 
 def write_more(page: Page, more: More) -> dict[str, Any]:
-    """The tables of `--more`; the numbers for landscape.json."""
+    """The tables of `--more`, as far as it is measured; the numbers for landscape.json."""
     page.text(_sharpness_in_words(more.preconditioned))
-    page.table(
-        ("layer", "trace of its block", "known to", "largest eigenvalue", "known to"),
-        (
-            (escaped(name), trace.value, f"± {trace.standard_error:.1g}", sharpest.value, f"± {sharpest.residual:.1g}")
-            for (name, trace), sharpest in zip(more.traces.items(), more.sharpness.values(), strict=True)
-        ),
-    )
-    page.table(
-        ("matrix", "largest eigenvalue", "known to", "trace", "known to"),
-        (
-            (
-                matrix.replace("_", " "),
-                largest.value,
-                f"± {largest.residual:.1g}",
-                more.traces_of[matrix].value,
-                f"± {more.traces_of[matrix].standard_error:.1g}",
-            )
-            for matrix, largest in more.largest.items()
-        ),
-    )
+    _write_spreads(page, "matrix", {matrix.replace("_", " "): found for matrix, found in more.matrices.items()})
     page.text("The remainder is the Hessian less Gauss-Newton; the Fisher information is that of the softmax.")
+    _write_spreads(page, "block of the layer", {escaped(layer): found for layer, found in more.layers.items()})
     return {
         "preconditioned": _numbers(more.preconditioned),
-        "layers": {
-            name: {"trace": trace._asdict(), "largest_eigenvalue": sharpest.value, "residual": sharpest.residual}
-            for (name, trace), sharpest in zip(more.traces.items(), more.sharpness.values(), strict=True)
-        },
-        "matrices": {
-            str(matrix): {
-                "largest_eigenvalue": largest.value,
-                "residual": largest.residual,
-                "trace": more.traces_of[matrix]._asdict(),
-            }
-            for matrix, largest in more.largest.items()
-        },
+        "matrices": {str(matrix): _spread_numbers(found) for matrix, found in more.matrices.items()},
+        "layers": {layer: _spread_numbers(found) for layer, found in more.layers.items()},
     }
+
+
+def _write_spreads(page: Page, of: str, found: Mapping[str, Spread]) -> None:
+    page.table(
+        (of, "largest eigenvalue", "known to", "trace", "known to"),
+        (
+            (
+                name,
+                spread.largest.value,
+                f"± {spread.largest.residual:.1g}",
+                spread.trace.value,
+                f"± {spread.trace.standard_error:.1g}",
+            )
+            for name, spread in found.items()
+        ),
+    )
+
+
+def _spread_numbers(found: Spread) -> dict[str, Any]:
+    largest = found.largest
+    return {"largest_eigenvalue": largest.value, "residual": largest.residual, "trace": found.trace._asdict()}
 
 
 def _sharpness_in_words(sharp: Preconditioned | None) -> str:

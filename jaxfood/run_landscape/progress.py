@@ -24,6 +24,7 @@ class SurveyBar(tqdm):
         )
         self._products = 0
         self._since = 0.0
+        self._seconds = 0.0  # for a product
         self._told = ""
 
     def expect(self, point: Point, *plans: Plan) -> None:
@@ -42,9 +43,13 @@ class SurveyBar(tqdm):
         if self._products == 1:
             self._since = time.perf_counter()
         if self._products == _TIMED and self.total:
-            seconds = (time.perf_counter() - self._since) / (_TIMED - 1)
-            tqdm.write(self._told.format(seconds, self.total * seconds / _PRODUCT / 60))
+            self._seconds = (time.perf_counter() - self._since) / (_TIMED - 1)
+            tqdm.write(self._told.format(self._seconds, self.total * self._seconds / _PRODUCT / 60))
         self.update(_PRODUCT)
+
+    def minutes(self, plan: Plan) -> float:
+        """How long that will take, by the first products' time."""
+        return _in_gradients(plan) * self._seconds / _PRODUCT / 60
 
     def loss(self) -> None:
         """One is done."""

@@ -1,6 +1,6 @@
 """Survey a run: one checkpoint with its neighbourhood, or every checkpoint; and leave a saddle for a new run."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ def _survey_point(
     """One checkpoint with its neighbourhood, and with `more` what `--more` names."""
     settings, geometry = config.landscape, LocalGeometry()
     report, measured = None, None
+    left = ["more"] if more else []
 
     def write(why: str) -> Path:
         found = report
@@ -131,7 +132,7 @@ def _survey_point(
             numbers = write_checkpoint(page, f"{which} checkpoint", found, geometry)
             return numbers if measured is None else numbers | write_more(page, measured)
 
-        return record.write(content, [*geometry.missing, *(["more"] if more and measured is None else [])], why)
+        return record.write(content, [*geometry.missing, *left], why)
 
     with SurveyBar() as bar:
         point = make_point(config, variables, pictures, bar.product)
@@ -145,8 +146,9 @@ def _survey_point(
             bar.set_description_str("the rest of the landscape")
             for done in measure_geometry(point, report, told, settings, parts, bar.loss):
                 geometry = done
-            if more:
-                measured = _measure_more(record.run, which, config, variables, pictures, point, bar)
+            for found in _measure_more(record.run, which, config, variables, pictures, point, bar) if more else ():
+                measured, left = found, ["the rest of --more"]
+            left = []
         except KeyboardInterrupt as interrupt:
             if report is None:
                 raise
@@ -167,15 +169,16 @@ def _measure_more(
     pictures: Pictures,
     point: Point,
     bar: SurveyBar,
-) -> More:
-    """What `--more` adds, told in words too."""
-    products = planned_more(point, config.landscape)
-    bar.remaining(Plan(products))
-    tqdm.write(f"--more: up to {products} products more")
+) -> Iterator[More]:
+    """What `--more` adds, part by part; the first is told in words too."""
+    planned = Plan(planned_more(point, config.landscape))
+    bar.remaining(planned)
+    tqdm.write(f"--more: up to {planned.products} products more, {bar.minutes(planned):.2g} minutes")
     network = make_network_loss(config, variables["batch_stats"], pictures)
-    measured = measure_more(point, network, config, load_stepping(run, config, which), bar.product)
-    tqdm.write(printable(more_in_words(measured)))
-    return measured
+    for number, done in enumerate(measure_more(point, network, config, load_stepping(run, config, which), bar.product)):
+        if not number:
+            tqdm.write(printable(more_in_words(done)))
+        yield done
 
 
 def _survey_path(record: _Record, config: Config, pictures: Pictures) -> None:
