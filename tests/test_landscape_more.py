@@ -18,7 +18,7 @@ from jaxfood.landscape.__main__ import main
 from jaxfood.model.networks import init_variables, make_model
 from jaxfood.optim.stability import stability
 from jaxfood.run_landscape.connection import PathMeasured, check_comparable
-from jaxfood.run_landscape.more import load_stepping
+from jaxfood.run_landscape.more import fisher_is_gauss_newton, load_stepping
 from jaxfood.run_landscape.network_loss import make_network_loss
 from jaxfood.run_landscape.objective import choose_positions, make_objective, make_point
 from jaxfood.runs.directory import load_run
@@ -90,8 +90,7 @@ def test_more_of_a_checkpoint(runs: list[Path], tiny_food: Path, capsys: pytest.
     assert set(report["layers"]) == {*(f"block{i}" for i in range(1, 6)), "dense1", "dense2", "head"}
     assert all(each["largest_eigenvalue"] <= report["largest_eigenvalue"] * 1.1 for each in report["layers"].values())
     assert set(report["matrices"]) == set(Matrix)
-    fisher, gauss_newton = (report["matrices"][name] for name in ("fisher", "gauss_newton"))
-    assert fisher["largest_eigenvalue"] == pytest.approx(gauss_newton["largest_eigenvalue"], rel=1e-3)
+    assert report["matrices"]["fisher"] == report["matrices"]["gauss_newton"]
     assert "| gauss newton |" in page
     assert "| dense1 |" in page
 
@@ -184,6 +183,11 @@ def test_a_wall_of_a_path() -> None:
     assert PathMeasured(losses, losses).barrier == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("of", ["loss.class_weights=1,2,1", "loss.name=focal", "loss.name=mse"])
+def test_of_other_losses_fisher_is_another_matrix(of: str) -> None:
+    assert not fisher_is_gauss_newton(load_config(None, (of, "model.num_classes=3")).loss)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("statistics", ["running", "batch"])
 def test_the_loss_in_two_parts_is_the_loss(config: Config, statistics: str) -> None:
@@ -211,5 +215,8 @@ def test_the_loss_in_two_parts_is_the_loss(config: Config, statistics: str) -> N
     back = jax.vjp(logits, variables["params"])[1](p * (moved - jnp.sum(p * moved, -1, keepdims=True)) / 5)[0]
     expected = point.flat(back)
     np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+    assert fisher_is_gauss_newton(config.loss)
+    fisher = network.at(point, Matrix.FISHER).product(along)
+    np.testing.assert_allclose(found, fisher, atol=1e-4 * np.abs(expected).max())
     remainder = network.at(point, Matrix.REMAINDER).product(along)
     np.testing.assert_allclose(found + remainder, point.product(along), atol=1e-4 * np.abs(expected).max())

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxfood.config.landscape import LandscapeConfig, SpectrumSettings
+from jaxfood.config.landscape import SpectrumSettings
+from jaxfood.config.loss import CrossEntropy, LossConfig
 from jaxfood.config.sections import Config
 from jaxfood.landscape import (
     Eigenvalue,
@@ -98,10 +99,17 @@ def load_stepping(run: Path, config: Config, which: str | int) -> Stepping:
     return Stepping(state.opt_state, state.params, rate)
 
 
-def planned_more(point: Point, settings: LandscapeConfig) -> int:
+def planned_more(point: Point, config: Config) -> int:
     """About how many products `measure_more` takes at most."""
-    matrices = len(Matrix) + 1  # the remainder takes two products for one
-    return PRODUCTS * (1 + len(layers_of(point)) + matrices) + settings.trace_products * (1 + matrices)
+    # The remainder takes two products for one.
+    matrices = len(Matrix) + 1 - fisher_is_gauss_newton(config.loss)
+    largest = scales_parameters(config.optimizer) + len(layers_of(point)) + matrices
+    return PRODUCTS * largest + config.landscape.trace_products * (1 + matrices)
+
+
+def fisher_is_gauss_newton(loss: LossConfig) -> bool:
+    """Whether both are one matrix, as of cross-entropy, whose second derivative by the logits is the softmax's alone."""
+    return isinstance(loss, CrossEntropy) and not loss.class_weights
 
 
 def measure_more(
@@ -122,8 +130,11 @@ def measure_more(
     done = More(measure_preconditioned(point, config, stepping, settings) if scaled else None)
     yield done
     for matrix in Matrix:
-        other = network.at(point, matrix, on_product)
-        found = Spread(largest_eigenvalue(other, settings), trace(other, settings))
+        if matrix is Matrix.FISHER and fisher_is_gauss_newton(config.loss):
+            found = done.matrices[Matrix.GAUSS_NEWTON]
+        else:
+            other = network.at(point, matrix, on_product)
+            found = Spread(largest_eigenvalue(other, settings), trace(other, settings))
         done = replace(done, matrices={**done.matrices, matrix: found})
         yield done
     for layer, traced in trace_by_layer(point, settings).layers.items():

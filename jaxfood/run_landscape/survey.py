@@ -171,7 +171,7 @@ def _measure_more(
     bar: SurveyBar,
 ) -> Iterator[More]:
     """What `--more` adds, part by part; the first is told in words too."""
-    planned = Plan(planned_more(point, config.landscape))
+    planned = Plan(planned_more(point, config))
     bar.remaining(planned)
     tqdm.write(f"--more: up to {planned.products} products more, {bar.minutes(planned):.2g} minutes")
     network = make_network_loss(config, variables["batch_stats"], pictures)
