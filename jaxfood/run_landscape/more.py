@@ -108,7 +108,7 @@ def planned_more(point: Point, config: Config) -> int:
 
 
 def fisher_is_gauss_newton(loss: LossConfig) -> bool:
-    """Whether both are one matrix, as of cross-entropy, whose second derivative by the logits is the softmax's alone."""
+    """Whether both are one matrix: cross-entropy's second derivative by the logits is that of the softmax alone."""
     return isinstance(loss, CrossEntropy) and not loss.class_weights
 
 
