@@ -36,7 +36,8 @@ def write_more(page: Page, more: More) -> dict[str, Any]:
     page.text(_sharpness_in_words(more.preconditioned))
     _write_spreads(page, "matrix", {matrix.replace("_", " "): found for matrix, found in more.matrices.items()})
     page.text(
-        "The remainder is the Hessian less Gauss-Newton; the Fisher information is that of the softmax, and of cross-entropy the same as Gauss-Newton."
+        "The remainder is the Hessian less Gauss-Newton; the Fisher information is that of the softmax, and of "
+        "cross-entropy the same as Gauss-Newton."
     )
     _write_spreads(page, "block of the layer", {escaped(layer): found for layer, found in more.layers.items()})
     return {
