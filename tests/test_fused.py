@@ -375,7 +375,9 @@ def test_the_kernel_gradient_in_bfloat16_is_no_worse_than_the_backends_own(monke
         ((64, 32, 32, 128), 256, jnp.float64, True),
         ((64, 32, 32, 128), 256, jnp.bfloat16, False),  # it would lose digits
         ((64, 64, 64, 64), 128, jnp.float32, True),
-        ((64, 64, 64, 32), 128, jnp.float32, False),
+        ((64, 64, 64, 32), 128, jnp.float32, True),
+        ((64, 64, 64, 16), 128, jnp.float32, False),
+        ((64, 4, 4, 256), 256, jnp.float32, True),
         ((4, 8, 8, 512), 512, jnp.float32, False),
         ((64, 7, 8, 512), 512, jnp.float32, False),  # tiles are of two by two
     ],
@@ -386,6 +388,7 @@ def test_winograd_where_it_pays_and_loses_nothing(
     x = jax.ShapeDtypeStruct(shape, dtype)
     form = forms.cpu_form(x, jax.ShapeDtypeStruct((3, 3, shape[-1], features), dtype))
     assert (form.convolve is forms.winograd3x3) == winograd
+    assert (form.input_gradient is forms.winograd3x3_input_gradient) == winograd
     assert (form.kernel_gradient is forms.kernel_gradient_winograd) == winograd
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxfood.model.fused.winograd import winograd3x3
+from jaxfood.model.fused.winograd import winograd3x3, winograd3x3_input_gradient
 
 
 @jax.jit
@@ -25,6 +25,8 @@ def test_it_is_the_convolution_with_its_gradients(shape: tuple[int, ...]) -> Non
         for ours, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
             assert ours.dtype == jnp.float64
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+        alone = jax.jit(winograd3x3_input_gradient)(g, kernel)
+        np.testing.assert_allclose(alone, expected[1][0], rtol=1e-12, atol=1e-12)
 
 
 def test_in_float32_it_is_about_as_exact_as_the_direct_way() -> None:

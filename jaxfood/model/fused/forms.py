@@ -18,12 +18,12 @@ from jax import lax
 
 from jaxfood.model.fused import onednn
 from jaxfood.model.fused.bits import from_bits, to_bits
-from jaxfood.model.fused.winograd import winograd3x3
+from jaxfood.model.fused.winograd import winograd3x3, winograd3x3_input_gradient
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _GROUP_BYTES = 2**21  # of the convolution's output that a CPU works on at a time: they must stay in the cache
-_WINOGRAD_CHANNELS = 64  # in and out, and
-_WINOGRAD_TILES = 1024  # of a batch: from there on a CPU saves more by fewer products than the additions cost
+_WINOGRAD_CHANNELS = 32  # in and out, and
+_WINOGRAD_TILES = 256  # of a batch: from there on a CPU saves more by fewer products than the additions cost
 _FEW_CHANNELS = 4  # up to which the nine products are no slower than oneDNN, whose pictures would be that narrow
 
 _platform: ContextVar[str] = ContextVar("platform", default="")  # what is traced is for it alone; "": for any
@@ -35,6 +35,7 @@ class Form(NamedTuple):
     groups: int  # of pictures, one after another, where more follows on a group's output
     groups_alone: int  # the same where nothing does
     convolve: Callable[[jax.Array, jax.Array], jax.Array]  # of x and kernel
+    input_gradient: Callable[[jax.Array, jax.Array], jax.Array]  # of the output's gradient and kernel
     kernel_gradient: Callable[[jax.Array, jax.Array], jax.Array]  # of x and the output's gradient
     in_one_pass: bool  # memory is slow against arithmetic: read the output once for its moments
 
@@ -98,16 +99,16 @@ def kernel_gradient_winograd(x: jax.Array, g: jax.Array) -> jax.Array:
     return _kernel_gradient_of(winograd3x3, x, g)
 
 
-def input_kernel(kernel: jax.Array) -> jax.Array:
-    """The kernel whose convolution with the output's gradient is the input's gradient."""
-    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+def input_gradient_by(convolve: Callable[..., jax.Array], g: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The input's gradient as a convolution of the output's, with the kernel turned around."""
+    return convolve(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
 
 
 def add_gradients(
     kernel: jax.Array, total: jax.Array, x: jax.Array, g: jax.Array, *, form: Form
 ) -> tuple[jax.Array, jax.Array]:
     """A group's gradients: the sum of the kernel's with that of the groups before, and the input's."""
-    return total + form.kernel_gradient(x, g), form.convolve(g, input_kernel(kernel))
+    return total + form.kernel_gradient(x, g), form.input_gradient(g, kernel)
 
 
 def zero_kernel_gradient(kernel: jax.Array) -> jax.Array:
@@ -139,7 +140,7 @@ def scan_groups(
     return carry, jax.tree.map(join, results, shapes)
 
 
-WHOLE = Form(1, 1, convolve, kernel_gradient, in_one_pass=True)
+WHOLE = Form(1, 1, convolve, partial(input_gradient_by, convolve), kernel_gradient, in_one_pass=True)
 
 _onednn_convolve = onednn.derived_as(convolve)(onednn.convolve)
 _onednn_kernel_gradient = onednn.derived_as(kernel_gradient_products)(onednn.kernel_gradient)
@@ -147,16 +148,20 @@ _onednn_kernel_gradient = onednn.derived_as(kernel_gradient_products)(onednn.ker
 
 def cpu_form(x: jax.Array, kernel: jax.Array) -> Form:
     """The way of a CPU for these shapes."""
+    input_g: Callable[[jax.Array, jax.Array], jax.Array]
     groups = groups_on_cpu(x, kernel)
     is_even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
     is_wide = min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS and math.prod(x.shape[:3]) >= 4 * _WINOGRAD_TILES
     if onednn.is_used(x.dtype):
         is_narrow = x.shape[-1] <= _FEW_CHANNELS
-        gradient = kernel_gradient_products if is_narrow else _onednn_kernel_gradient
-        return Form(groups, 1, _onednn_convolve, gradient, in_one_pass=False)
+        kernel_g = kernel_gradient_products if is_narrow else _onednn_kernel_gradient
+        input_g = partial(input_gradient_by, _onednn_convolve)
+        return Form(groups, 1, _onednn_convolve, input_g, kernel_g, in_one_pass=False)
     if is_even and is_wide and x.dtype.itemsize >= 4:
-        return Form(groups, groups, _not_kept(winograd3x3), _not_kept(kernel_gradient_winograd), in_one_pass=False)
-    return Form(groups, groups, convolve, _not_kept(kernel_gradient_products), in_one_pass=False)
+        input_g, kernel_g = _not_kept(winograd3x3_input_gradient), _not_kept(kernel_gradient_winograd)
+        return Form(groups, groups, _not_kept(winograd3x3), input_g, kernel_g, in_one_pass=False)
+    input_g, kernel_g = partial(input_gradient_by, convolve), _not_kept(kernel_gradient_products)
+    return Form(groups, groups, convolve, input_g, kernel_g, in_one_pass=False)
 
 
 def _not_kept(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
