@@ -57,9 +57,8 @@ def main() -> None:
 
     network = arguments.model if arguments.model in ("classifier", "resnet") else f"{arguments.model} {arguments.stem}"
     size = f"{network}, batch {arguments.batch_size}, {arguments.image_size} px"
-    print_setting(
-        f"{size}, median of {arguments.steps} turns of {arguments.updates} updates; ratios to {NOTES} and to PyTorch's fastest\n"
-    )
+    turns = f"{arguments.steps} turns of {arguments.updates} updates"
+    print_setting(f"{size}, median of {turns}; ratios to {NOTES} and to PyTorch's fastest\n")
     best = {kind: max(rates[f"{form} {kind}"] for form in works if form.startswith("PyTorch")) for kind in kinds}
     rows = []
     for form in works:
