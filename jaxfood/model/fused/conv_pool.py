@@ -114,11 +114,11 @@ def _backward(saved: _Saved, g: Pooled) -> tuple[jax.Array, jax.Array, jax.Array
 def _backward_on_tpu(
     x: jax.Array, kernel: jax.Array, mean: jax.Array, kept: _Kept, g: Pooled
 ) -> tuple[jax.Array, jax.Array]:
-    few = kept.output is None
-    # Of few channels only the input's gradient, which training has no use for, is computed from the output.
-    output = tpu.conv_and_moments(x, kernel)[0] if kept.output is None else kept.output
-    x_g, kernel_g = tpu.gradients(x, kernel, output, mean, kept.winner, g)
-    if few:
+    if kept.output is not None:
+        x_g, kernel_g = tpu.gradients(x, kernel, kept.output, mean, kept.winner, g)
+    else:
+        # From the output, made again, comes the input's gradient alone, for which training has no use.
+        x_g, _ = tpu.gradients(x, kernel, tpu.conv_and_moments(x, kernel)[0], mean, kept.winner, g)
         kernel_g = tpu.few_channels_kernel_gradient(x, kernel, mean, kept.winner, g)
     return x_g, kernel_g.astype(kernel.dtype)
 
