@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 from jaxfood.model.blocks import ConvBlock
-from jaxfood.model.fused import forms, strided
+from jaxfood.model.fused import forms, strided, tpu
 from jaxfood.model.fused.conv_pool import Pooled, conv3x3_max_pool, moments_in_one_pass
 from jaxfood.model.fused.convolution import conv3x3
 from jaxfood.model.layers import Conv, convolution
@@ -27,8 +28,8 @@ def float64() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["CPU", "CPU, winograd", "elsewhere"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["CPU", "CPU, winograd", "elsewhere", "TPU"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The forms of the platforms, those of CPUs for two pictures at a time."""
     monkeypatch.setattr(forms, "_GROUP_BYTES", 2 * 6 * 8 * len(SCALE) * 8)
     if request.param == "elsewhere":
@@ -36,6 +37,18 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     if request.param == "CPU, winograd":
         monkeypatch.setattr(forms, "_WINOGRAD_CHANNELS", 1)
         monkeypatch.setattr(forms, "_WINOGRAD_TILES", 1)
+    with as_traced_for("tpu" if request.param == "TPU" else ""):
+        yield
+
+
+@contextmanager
+def as_traced_for(platform: str) -> Iterator[None]:
+    """What is traced meanwhile takes the way of this platform, wherever it then runs; "": of the one it runs on."""
+    token = forms._platform.set(platform)
+    try:
+        yield
+    finally:
+        forms._platform.reset(token)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -60,12 +73,11 @@ def reference(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> Pooled:
     return Pooled(values, output.mean((1, 2)), output.var((1, 2)))
 
 
-@jax.jit
 def pool(x: jax.Array, scale: jax.Array) -> jax.Array:
     """Pooling alone: a kernel that copies."""
     kernel = np.zeros((3, 3, x.shape[-1], x.shape[-1]))
     kernel[1, 1] = np.eye(x.shape[-1])
-    return conv3x3_max_pool(x, kernel, scale).values
+    return jax.jit(lambda x: conv3x3_max_pool(x, kernel, scale).values)(x)
 
 
 # Values and gradients.
@@ -222,8 +234,9 @@ def test_a_fused_block_is_the_plain_one(train: bool, mask: np.ndarray | None) ->
         assert_close(biases[:2], biases[2:], 1e-10)
 
 
-def test_a_fused_block_in_bfloat16_keeps_float32_statistics() -> None:
-    with jax.enable_x64(False):
+@pytest.mark.parametrize("platform", ["", "tpu"])
+def test_a_fused_block_in_bfloat16_keeps_float32_statistics(platform: str) -> None:
+    with jax.enable_x64(False), as_traced_for(platform):
         variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), block_variables(3, 4))
         x = jnp.asarray(normal(8, 8, 8, 3), jnp.float32)
 
@@ -238,7 +251,8 @@ def test_a_fused_block_in_bfloat16_keeps_float32_statistics() -> None:
         assert_close((y.astype(jnp.float32), new), (plain_y, plain_new), 2e-2)
 
 
-def test_a_large_offset_loses_no_digits_in_float32() -> None:
+@pytest.mark.parametrize("platform", ["", "tpu"])
+def test_a_large_offset_loses_no_digits_in_float32(platform: str) -> None:
     """The fast variance, mean of squares less square of the mean, has none left here."""
     variables = block_variables(3, 4)
     kernel = np.zeros((3, 3, 3, 4))
@@ -246,7 +260,8 @@ def test_a_large_offset_loses_no_digits_in_float32() -> None:
     variables["params"] |= {"kernel": kernel, "bias": np.full(4, 7.0)}
     x = (normal(8, 8, 8, 3) + 3000).astype(np.float32)
     single = jax.tree.map(np.float32, variables)
-    _, new = jax.jit(lambda: ConvBlock(3, 4).apply(single, x, train=True, mutable=["batch_stats"]))()
+    with as_traced_for(platform):
+        _, new = jax.jit(lambda: ConvBlock(3, 4).apply(single, x, train=True, mutable=["batch_stats"]))()
     old, norm = single["batch_stats"]["norm"], new["batch_stats"]["norm"]
     exact = x.astype(np.float64)
     assert_close(norm["mean"][:3] - 0.9 * old["mean"][:3], 0.1 * (exact.mean((0, 1, 2)) + 7), 1e-6)
@@ -288,6 +303,7 @@ def test_under_a_negative_scale_the_smallest_is_taken_and_under_zero_the_first()
     assert_close(pool(x, np.zeros(3)), x[:, ::2, ::2], 0)
 
 
+@pytest.mark.parametrize("platform", ["", "tpu"])
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(
     ("window", "winner"),
@@ -300,10 +316,13 @@ def test_under_a_negative_scale_the_smallest_is_taken_and_under_zero_the_first()
         ([[-1, -2], [-1, -1]], (0, 0)),
     ],
 )
-def test_the_gradient_of_a_tie_goes_to_the_first(window: list[list[int]], winner: tuple[int, int], sign: int) -> None:
+def test_the_gradient_of_a_tie_goes_to_the_first(
+    window: list[list[int]], winner: tuple[int, int], sign: int, platform: str
+) -> None:
     """First in PyTorch's order, row by row; all of it, not halves."""
     x = sign * np.array(window, float).reshape(1, 2, 2, 1)
-    gradient = jax.grad(lambda x: 5 * pool(x, np.array([sign / 2])).sum())(x)[0, :, :, 0]
+    with as_traced_for(platform):
+        gradient = jax.grad(lambda x: 5 * pool(x, np.array([sign / 2])).sum())(x)[0, :, :, 0]
     expected = np.zeros((2, 2))
     expected[winner] = 5
     np.testing.assert_array_equal(gradient, expected)
@@ -349,7 +368,10 @@ def test_other_platforms_take_the_batch_as_a_whole(platform: str) -> None:
         assert program(function, platform).count("stablehlo.convolution") == 3
 
 
-def test_the_kernel_gradient_in_bfloat16_is_no_worse_than_the_backends_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("platform", ["", "tpu"])
+def test_the_kernel_gradient_in_bfloat16_is_no_worse_than_the_backends_own(
+    platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A running sum kept in bfloat16 rounds once for every few pictures."""
     monkeypatch.setattr(forms, "_GROUP_BYTES", 2 * 4 * 4 * 5 * 2)
     x, g = (jnp.asarray(normal(64, 4, 4, n), jnp.bfloat16) for n in (4, 5))
@@ -357,7 +379,8 @@ def test_the_kernel_gradient_in_bfloat16_is_no_worse_than_the_backends_own(monke
     pooled_g = Pooled(g[:, ::2, ::2], moments, moments)
     spread = jnp.zeros_like(g).at[:, ::2, ::2].set(g[:, ::2, ::2])  # all values are 0, and the first of a window wins
     exact = forms.kernel_gradient(x.astype(jnp.float64), spread.astype(jnp.float64))
-    (ours,) = jax.jit(lambda k: jax.vjp(lambda k: conv3x3_max_pool(x, k, jnp.ones(5)), k)[1](pooled_g))(kernel)
+    with as_traced_for(platform):
+        (ours,) = jax.jit(lambda k: jax.vjp(lambda k: conv3x3_max_pool(x, k, jnp.ones(5)), k)[1](pooled_g))(kernel)
     backends_own = jax.jit(forms.kernel_gradient)(x, spread)
 
     def error(gradient: jax.Array) -> float:
@@ -403,6 +426,33 @@ def test_moments_in_one_pass_lose_no_digits() -> None:
     exact = output.astype(np.float64)
     assert_close(mean, exact.mean((1, 2)), 1e-6)
     assert_close(var, exact.var((1, 2)), 1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 5])  # of few the output is not kept
+def test_on_tpus_the_derivative_of_a_tie_is_the_firsts_too(channels: int) -> None:
+    """Of the values themselves, which a second derivative goes by; the maximum's own rule would share it."""
+    kernel = np.zeros((3, 3, channels, 1))
+    kernel[1, 1, 0] = 1
+    x, tangent = np.ones((1, 2, 2, channels)), normal(1, 2, 2, channels)
+
+    def values(x: jax.Array) -> jax.Array:
+        if channels == 1:
+            return tpu.few_channels(x, kernel, jnp.ones(1))[0]
+        return tpu.max_pool(tpu.conv_and_moments(x, kernel)[0], jnp.ones(1))[0]
+
+    derivative = jax.jit(lambda: jax.jvp(values, (x,), (tangent,))[1])()
+    assert_close(derivative[0, 0, 0, 0], tangent[0, 0, 0, 0])
+
+
+def test_on_tpus_moments_far_from_zero_lose_no_digits() -> None:
+    """Squares are taken of what is left when the input's own mean has been sent through the kernel."""
+    x, kernel = (normal(2, 16, 16, 6) + 300).astype(np.float32), np.zeros((3, 3, 6, 5), np.float32)
+    kernel[1, 1] = normal(6, 5) + 2
+    _, (mean, var) = jax.jit(tpu.conv_and_moments)(x, kernel)
+    exact = convolution(x.astype(np.float64), kernel.astype(np.float64), stride=1, padding=1)
+    assert {mean.dtype, var.dtype} == {jnp.dtype(jnp.float32)}
+    assert_close(mean, exact.mean((1, 2)), 1e-6)
+    assert_close(var, exact.var((1, 2)), 1e-4)
 
 
 # Memory.

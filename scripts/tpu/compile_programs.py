@@ -8,21 +8,18 @@ The table of docs/scaling.md, most important programs first (each result is kept
 
     python scripts/tpu/compile_programs.py --table --results tpu_programs.json
 
-Bytes, operations and memory are XLA's own count for one chip (`cost_analysis`, `memory_analysis`); the collectives are
-read off the compiled program. Nothing is run: how long a program takes is not known. A body of a loop (`--accumulate`)
-is counted once.
+Bytes, operations and memory are XLA's own count for one chip (`cost_analysis`, `memory_analysis`); the collectives, and
+the bytes to and from the large memory alone, are read off the compiled program (`program_text`). Nothing is run: how
+long a program takes is not known. A body of a loop (`--accumulate`) is counted once.
 """
 
 import argparse
 import dataclasses
 import importlib.util
 import json
-import math
 import os
-import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding
+from program_text import collectives, large_memory_bytes
 
 from jaxfood import load_config
 from jaxfood.config.sections import Config
@@ -51,8 +49,6 @@ _WITHOUT_A_TPU = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two at once only compile
 }
-_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "s8": 1, "u8": 1, "f16": 2, "f64": 8, "s64": 8, "u64": 8}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +185,7 @@ def measured(program: Program, hlo: Path | None = None) -> dict[str, Any]:
         "chips": mesh.size,
         "hosts": len({device.process_index for device in mesh.devices.flat}),
         "bytes": cost["bytes accessed"],
+        "large_memory_bytes": large_memory_bytes(text),
         "operations": cost["flops"],
         "temporary_bytes": memory.temp_size_in_bytes,
         "argument_bytes": memory.argument_size_in_bytes,
@@ -198,27 +195,14 @@ def measured(program: Program, hlo: Path | None = None) -> dict[str, Any]:
     }
 
 
-def collectives(hlo: str) -> dict[str, dict[str, int]]:
-    """How many there are of each kind in a compiled program, and the bytes of their results for one chip."""
-    count: Counter[str] = Counter()
-    size: Counter[str] = Counter()
-    for shape, kind, is_start in re.findall(rf" = (.*?) ({'|'.join(_COLLECTIVES)})(-start)?\(", hlo):
-        arrays = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape)
-        bytes_ = sum(_BYTES[kind_] * math.prod(map(int, filter(None, sizes.split(",")))) for kind_, sizes in arrays)
-        count[kind] += 1
-        # What begins all but an all-reduce is a pair of its operand and its result.
-        size[kind] += bytes_ // 2 if is_start and kind != "all-reduce" else bytes_
-    return {kind: {"count": count[kind], "bytes": size[kind]} for kind in _COLLECTIVES if count[kind]}
-
-
 def markdown(results: Iterable[dict[str, Any]]) -> str:
     """The results as the table of docs/scaling.md."""
     titles = (
         "program",
         "chips",
         "pictures a chip",
-        "GB",
         "MB a picture",
+        "of large memory",
         "GFLOP a picture",
         "memory, GB",
         "collectives",
@@ -232,8 +216,8 @@ def markdown(results: Iterable[dict[str, Any]]) -> str:
             _described(r),
             f"{r['chips']} on {r['hosts']} host{'s' * (r['hosts'] > 1)}",
             r["pictures"],
-            f"{r['bytes'] / 1e9:.2f}",
             f"{r['bytes'] / 1e6 / r['pictures']:.1f}",
+            f"{r['large_memory_bytes'] / 1e6 / r['pictures']:.1f}",
             f"{r['operations'] / 1e9 / r['pictures']:.2f}",
             f"{r['temporary_bytes'] / 1e9:.2f}",
             crossing or "none",

@@ -11,7 +11,10 @@ from flax import linen as nn
 from jax import lax
 
 from jaxfood.model.fused.conv_pool import Pooled, conv3x3_max_pool
+from jaxfood.model.fused.forms import by_platform
 from jaxfood.model.layers import EPSILON, Moments, Statistics, sum_over
+
+_Read = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def conv_norm_relu_pool(
@@ -92,12 +95,23 @@ def _save(
     x: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     normalised = (x.astype(mean.dtype) - mean) * factor + offset
-    return nn.relu(normalised).astype(x.dtype), (x, normalised > 0, mean, factor)
+    return nn.relu(normalised).astype(x.dtype), (x, normalised > 0, mean, factor, offset)
+
+
+def _read(x: jax.Array, is_positive: jax.Array, mean: jax.Array, factor: jax.Array, _: jax.Array) -> _Read:
+    # Without the barrier XLA keeps what it computed of `x`, beside `x`.
+    read: _Read = lax.optimization_barrier((x, is_positive, mean, factor))
+    return read
+
+
+def _read_on_tpu(x: jax.Array, _: jax.Array, mean: jax.Array, factor: jax.Array, offset: jax.Array) -> _Read:
+    """The same without the marks: to write and to read them costs a TPU more than to find them again."""
+    x, mean, factor, offset = lax.optimization_barrier((x, mean, factor, offset))
+    return x, (x.astype(mean.dtype) - mean) * factor + offset > 0, mean, factor
 
 
 def _backward(saved: tuple[jax.Array, ...], g: jax.Array) -> tuple[jax.Array, ...]:
-    # Without the barrier XLA keeps what it computed of `x`, beside `x`.
-    x, is_positive, mean, factor = lax.optimization_barrier(saved)
+    x, is_positive, mean, factor = by_platform(_read, _read, *saved, on_tpu=_read_on_tpu)
     wide_g = jnp.where(is_positive, g.astype(mean.dtype), 0)
     factor_g = jnp.sum(wide_g * (x.astype(mean.dtype) - mean), (0, 1, 2))
     offset_g = jnp.sum(wide_g, (0, 1, 2))

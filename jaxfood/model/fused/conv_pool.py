@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxfood.model.fused import tpu
 from jaxfood.model.fused.forms import Form, add_gradients, on_each_platform, scan_groups, zero_kernel_gradient
 
 _CHEAP = 4  # input channels up to which the convolution costs less to repeat than its output to keep
@@ -57,8 +58,17 @@ def _forward(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> tuple[Pooled,
     def forward(x: jax.Array, kernel: jax.Array, scale: jax.Array, *, form: Form) -> tuple[Pooled, _Kept]:
         return scan_groups(lambda _, x: (None, _forward_group(x, kernel, scale, form)), None, (x,), form.groups)[1]
 
-    result: tuple[Pooled, _Kept] = on_each_platform(forward, x, kernel, scale)
+    result: tuple[Pooled, _Kept] = on_each_platform(forward, x, kernel, scale, on_tpu=_forward_on_tpu)
     return result
+
+
+def _forward_on_tpu(x: jax.Array, kernel: jax.Array, scale: jax.Array) -> tuple[Pooled, _Kept]:
+    if x.shape[-1] <= _CHEAP:
+        values, winner, moments = tpu.few_channels(x, kernel, scale)
+        return Pooled(values, *moments), _Kept(None, winner)
+    output, moments = tpu.conv_and_moments(x, kernel)
+    values, winner = tpu.max_pool(output, scale)
+    return Pooled(values, *moments), _Kept(output, winner)
 
 
 def _forward_group(x: jax.Array, kernel: jax.Array, scale: jax.Array, form: Form) -> tuple[Pooled, _Kept]:
@@ -97,7 +107,20 @@ def _backward(saved: _Saved, g: Pooled) -> tuple[jax.Array, jax.Array, jax.Array
             total, x_g = scan_groups(add, zeros, (x, output_g), form.groups_alone)
         return x_g, total.astype(kernel.dtype)
 
-    return *on_each_platform(backward, x, kernel, pooled.mean, kept, g), jnp.zeros_like(scale)
+    gradients = on_each_platform(backward, x, kernel, pooled.mean, kept, g, on_tpu=_backward_on_tpu)
+    return *gradients, jnp.zeros_like(scale)
+
+
+def _backward_on_tpu(
+    x: jax.Array, kernel: jax.Array, mean: jax.Array, kept: _Kept, g: Pooled
+) -> tuple[jax.Array, jax.Array]:
+    if kept.output is not None:
+        x_g, kernel_g = tpu.gradients(x, kernel, kept.output, mean, kept.winner, g)
+    else:
+        # From the output, made again, comes the input's gradient alone, for which training has no use.
+        x_g, _ = tpu.gradients(x, kernel, tpu.conv_and_moments(x, kernel)[0], mean, kept.winner, g)
+        kernel_g = tpu.few_channels_kernel_gradient(x, kernel, mean, kept.winner, g)
+    return x_g, kernel_g.astype(kernel.dtype)
 
 
 conv3x3_max_pool.defvjp(_save, _backward)

@@ -40,17 +40,35 @@ class Form(NamedTuple):
     in_one_pass: bool  # memory is slow against arithmetic: read the output once for its moments
 
 
-def on_each_platform(function: Callable[..., Any], x: jax.Array, kernel: jax.Array, *arguments: Any) -> Any:
-    """`function(x, kernel, *arguments, form=...)` in the form of the platform that the program is compiled for."""
+def on_each_platform(
+    function: Callable[..., Any],
+    x: jax.Array,
+    kernel: jax.Array,
+    *arguments: Any,
+    on_tpu: Callable[..., Any] | None = None,
+) -> Any:
+    """`function(x, kernel, *arguments, form=...)` in the form of the platform that the program is compiled for.
+
+    `on_tpu(x, kernel, *arguments)` takes its place on TPUs.
+    """
     on_cpu, elsewhere = partial(function, form=cpu_form(x, kernel)), partial(function, form=WHOLE)
-    return by_platform(on_cpu, elsewhere, x, kernel, *arguments)
+    return by_platform(on_cpu, elsewhere, x, kernel, *arguments, on_tpu=on_tpu)
 
 
-def by_platform(on_cpu: Callable[..., Any], elsewhere: Callable[..., Any], *arguments: Any) -> Any:
-    """The one or the other of the arguments, by the platform that the program is compiled for."""
+def by_platform(
+    on_cpu: Callable[..., Any],
+    elsewhere: Callable[..., Any],
+    *arguments: Any,
+    on_tpu: Callable[..., Any] | None = None,
+) -> Any:
+    """One of the functions of the arguments, by the platform that the program is compiled for.
+
+    `on_tpu` is for TPUs; None: they have no way of their own.
+    """
+    own = {"cpu": on_cpu} | ({} if on_tpu is None else {"tpu": on_tpu})
     if platform := _platform.get():
-        return (on_cpu if platform == "cpu" else elsewhere)(*arguments)
-    return lax.platform_dependent(*arguments, cpu=on_cpu, default=elsewhere)
+        return own.get(platform, elsewhere)(*arguments)
+    return lax.platform_dependent(*arguments, **own, default=elsewhere)
 
 
 @contextmanager
