@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
-from jaxfood.model.fused.forms import convolve, input_kernel, kernel_gradient
+from jaxfood.model.fused.forms import convolve, input_gradient_by, kernel_gradient
 
 _Moments = tuple[jax.Array, jax.Array]
 
@@ -40,7 +40,7 @@ def gradients(
 ) -> tuple[jax.Array, jax.Array]:
     """The gradients of input and kernel; `g` are those of pooled values, means and variances."""
     output_g = _output_gradient(output, mean, winner, *g)
-    return convolve(output_g, input_kernel(kernel)), kernel_gradient(x, output_g)
+    return input_gradient_by(convolve, output_g, kernel), kernel_gradient(x, output_g)
 
 
 @jax.custom_jvp
