@@ -73,6 +73,11 @@ LESSONS = {
         "有预热和没有预热时最大的稳定学习率，以及预热带走的尖锐度",
         takes_images=True,
     ),
+    "mode-connectivity": Lesson(
+        "two seeds: the wall between them on the straight line, the valley along a curve",
+        "两个随机种子：直线上隔着一堵墙，沿着一条曲线却有山谷相通",
+        takes_images=True,
+    ),
     "residual": Lesson(
         "the homework's residual sample network, whose first steps go wild, and the same skips scaled well",
         "作业里的残差示例网络，开头几步就失控；同样的残差连接，尺度合适就不会",
