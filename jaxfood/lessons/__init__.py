@@ -60,8 +60,9 @@ LESSONS = {
         "独热编码、softmax，以及为什么不用均方误差",
     ),
     "batch-size": Lesson(
-        "small against large batches for equal work: losses, and how sharp the minimum is",
-        "工作量相同的小批量和大批量：损失，以及最小值有多尖锐",
+        "small against large batches: losses for equal work, how sharp the ends are, how many seeds tell",
+        "小批量对大批量：工作量相同时的损失、终点有多尖锐，以及要多少个种子才看得出来",
+        takes_images=True,
     ),
     "edge-of-stability": Lesson(
         "sharpness rises to what the learning rate just bears, and stays: one number for each optimizer",
