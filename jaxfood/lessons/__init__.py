@@ -60,8 +60,9 @@ LESSONS = {
         "独热编码、softmax，以及为什么不用均方误差",
     ),
     "batch-size": Lesson(
-        "small against large batches for equal work: losses, and how sharp the minimum is",
-        "工作量相同的小批量和大批量：损失，以及最小值有多尖锐",
+        "small against large batches: losses for equal work, how sharp the ends are, how many seeds tell",
+        "小批量对大批量：工作量相同时的损失、终点有多尖锐，以及要多少个种子才看得出来",
+        takes_images=True,
     ),
     "edge-of-stability": Lesson(
         "sharpness rises to what the learning rate just bears, and stays: one number for each optimizer",
@@ -71,6 +72,11 @@ LESSONS = {
     "warm-up": Lesson(
         "the largest stable rate with and without warm-up, and the sharpness that warm-up takes away",
         "有预热和没有预热时最大的稳定学习率，以及预热带走的尖锐度",
+        takes_images=True,
+    ),
+    "mode-connectivity": Lesson(
+        "two seeds: the wall between them on the straight line, the valley along a curve",
+        "两个随机种子：直线上隔着一堵墙，沿着一条曲线却有山谷相通",
         takes_images=True,
     ),
     "residual": Lesson(

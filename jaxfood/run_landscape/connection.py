@@ -71,7 +71,7 @@ def connect_runs(
     chosen = choose_positions(len(pictures), settings.samples, settings.seed)
     rest = np.setdiff1d(np.arange(len(pictures)), chosen)
     fitted_by = pictures.subset(rest if len(rest) else chosen)
-    paths = _Paths(config, fitted_by, pictures.subset(chosen))
+    paths = Paths(config, fitted_by, pictures.subset(chosen))
     line = straight(start["params"], end["params"])
     print(
         printable(
@@ -146,8 +146,14 @@ def in_words(path: PathMeasured) -> str:
     )
 
 
-class _Paths:
-    """What is done along a path, with programs that are compiled once."""
+class Paths:
+    """What is done along a path, with programs that are compiled once.
+
+    Args:
+        config: `model`, `loss`, `train.batch_size` and `landscape` are read.
+        fitted_by: the pictures that the curve is bent by, and BatchNorm's statistics at every place.
+        measured: those whose loss and accuracy are told.
+    """
 
     def __init__(self, config: Config, fitted_by: Pictures, measured: Pictures) -> None:
         # Dropout is a noise of training, not of the loss that is compared along the path.
@@ -157,7 +163,7 @@ class _Paths:
         self._add_sums = jax.jit(self._sums)
         self._moments = jax.jit(self._batch_moments)
 
-    def fit(self, line: Curve, on_update: Callable[[float], Any]) -> Curve:
+    def fit(self, line: Curve, on_update: Callable[[float], Any] | None = None) -> Curve:
         """The curve, bent by `landscape.curve_updates` updates with BatchNorm by each batch."""
         settings = self._config.landscape
 
@@ -175,7 +181,7 @@ class _Paths:
             on_update=on_update,
         )
 
-    def measure(self, path: Curve, on_place: Callable[[], Any]) -> PathMeasured:
+    def measure(self, path: Curve, on_place: Callable[[], Any] = lambda: None) -> PathMeasured:
         """Loss and accuracy at each place, once BatchNorm's statistics there are known."""
         found = []
         for t in PLACES:

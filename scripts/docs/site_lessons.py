@@ -43,7 +43,8 @@ NUMBERS = r"Every number: \[.*\n\Z"
 COMMAND = "`python -m jaxfood.lessons {name}`"
 ENGLISH_END = f"Made by {COMMAND}, which also writes every number as JSON ({{date}}, {{made_with}}).\n"
 CHINESE_END = f"由 {COMMAND} 生成；它还会把所有数字写成 JSON 文件。{{date}}，{{made_with}}。\n"
-PENDING = ("batch-size",)  # lessons whose page is still to be made: its numbers and pictures on a machine that is free
+# Lessons whose page is still to be made: its numbers and pictures on a machine that is free.
+PENDING: tuple[str, ...] = ()
 PALETTE = 256
 NEARLY_WHITE = 248
 
