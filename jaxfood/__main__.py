@@ -2,9 +2,11 @@
 
 import importlib
 import re
+import sys
 from collections.abc import Sequence
 
 from jaxfood import cli
+from jaxfood.errors import UserError
 from jaxfood.version import __version__
 
 COMMANDS = {  # the module of each
@@ -25,6 +27,9 @@ COMMANDS = {  # the module of each
 
 def main(argv: Sequence[str] | None = None) -> None:
     """List them."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in COMMANDS:
+        raise UserError(f"a command follows a dot: python -m jaxfood.{words[0]}")
     cli.Parser("", "List the commands of jaxfood.").parse_args(argv)
     cli.say(f"jaxfood {__version__}: python -m jaxfood.COMMAND, and --help for its arguments")
     width = max(map(len, COMMANDS))

@@ -4,6 +4,8 @@ import importlib.util
 
 from jaxfood.errors import UserError
 
+_CALLED = {"sklearn": "scikit-learn"}  # otherwise than it is imported
+
 
 def require(package: str, feature: str, extra: str) -> None:
     """Check that the package of an optional feature is there.
@@ -17,4 +19,4 @@ def require(package: str, feature: str, extra: str) -> None:
         UserError: it is not installed.
     """
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{feature} needs {package}: pip install 'jaxfood[{extra}]'")
+        raise UserError(f"{feature} needs {_CALLED.get(package, package)}: pip install 'jaxfood[{extra}]'")

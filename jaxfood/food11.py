@@ -6,9 +6,9 @@ from jaxfood import cli
 from jaxfood.errors import UserError
 from jaxfood.files import to_local_path
 
-DESCRIPTION = """Unpack Food-11 as you have it (the Kaggle archives of the homework's years, a folder that is unpacked
-already, .parquet files) into a folder to train on, check its pictures against the published numbers, and say what to
-type next. Without --from: what to fetch by hand. Nothing is downloaded."""
+DESCRIPTION = """Make a folder to train on of Food-11 as you have it. That may be the Kaggle archives of the homework's
+years, a folder that is unpacked already, or .parquet files; its pictures are checked against the published numbers, and
+what to type next is said. Without --from: what to fetch by hand. Nothing is downloaded."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

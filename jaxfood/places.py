@@ -4,6 +4,7 @@ pathlib's `exists`, `is_file` and `is_dir` raise OSError where a folder above ma
 (Python 3.11 to 3.13), or say that nothing is there (3.14).
 """
 
+import difflib
 import os
 import stat
 import tempfile
@@ -15,6 +16,8 @@ from jaxfood.errors import UserError, shown, written_otherwise
 from jaxfood.files import absolute, is_remote, reading, reason
 
 _LONGEST_NAME = 255  # bytes, on every common disk
+_MOST_COMPARED = 1000  # names of a folder, for slips of the finger
+_ALIKE = 0.75  # difflib's ratio: "tset" and "test" have it, "valid" and "train" have not
 
 
 def kind(path: str | Path) -> str:
@@ -68,11 +71,17 @@ def entries(folder: Path) -> list[Path]:
 
 
 def similar(path: Path) -> str:
-    """Where a path is not there: what in its folder differs by case or by the way accents are written; else ""."""
+    """Where a path is not there: the name in its folder that may have been meant; "" if there is none.
+
+    One that differs by case or by the way accents are written comes before one that differs by a slip of the finger.
+    """
     try:
-        names = [name for name in os.listdir(path.parent) if _folded(name) == _folded(path.name)]
+        there = os.listdir(path.parent)
     except OSError:
         return ""
+    names = [name for name in there if _folded(name) == _folded(path.name)]
+    if not names and len(there) <= _MOST_COMPARED:
+        names = difflib.get_close_matches(path.name, there, n=1, cutoff=_ALIKE)
     return "".join(f": did you mean {name}{written_otherwise(path.name, name)}?" for name in names[:1])
 
 

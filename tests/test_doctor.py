@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from jaxfood import __main__, doctor
+from jaxfood.data.layout import find_layout
 from jaxfood.diagnosis import devices, folder, in_words, lines_on, machine
 from jaxfood.diagnosis.devices import Surroundings, why_no_accelerator
-from jaxfood.diagnosis.folder import describe_folder, find_layout
+from jaxfood.diagnosis.folder import describe_folder
 from jaxfood.errors import UserError
 
 
@@ -35,6 +36,11 @@ def test_every_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_argument_to_the_list_is_refused() -> None:
     with pytest.raises(UserError, match=re.escape("(see python -m jaxfood --help)")):
         __main__.main(["trian"])
+
+
+def test_a_command_after_a_blank_is_named_as_it_is_typed() -> None:
+    with pytest.raises(UserError, match=re.escape("python -m jaxfood.predict") + "$"):
+        __main__.main(["predict", "runs/demo-1"])
 
 
 @pytest.mark.smoke
@@ -103,6 +109,8 @@ def test_what_is_not_as_it_should_be_is_said(food: Callable[..., Path]) -> None:
     ("names", "message"),
     [
         (("train/1.png",), "1 of the 1 pictures in"),
+        (("train/a/1.png", "valid/a/1.png"), "are all of one class"),
+        (("my/photos/train/a/1.png", "my/photos/valid/a/1.png"), "/my/photos has: python -m jaxfood.doctor "),
         (("valid/a/1.png",), "has no training folder (train, "),
     ],
 )

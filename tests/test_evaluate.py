@@ -311,7 +311,7 @@ def test_other_mistakes_are_a_line_before_the_work(
 
 def test_without_scikit_learn_the_extra_is_named(tiny_food: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sklearn" else name)
-    with pytest.raises(UserError, match=r"^evaluate needs sklearn: pip install 'jaxfood\[evaluate\]'$"):
+    with pytest.raises(UserError, match=r"^evaluate needs scikit-learn: pip install 'jaxfood\[evaluate\]'$"):
         jaxfood.evaluate(["run"], tiny_food / "valid")
 
 

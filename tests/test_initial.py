@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused_by_name(tiny_config: Config, source: Calla
         UserError, match=r"dense1/kernel is \[8, 16\] there and \[32, 16\] in this run: set data\.image_"
     ):
         begin(tiny_config, run, "data.image_size=64")
-    with pytest.raises(UserError, match=r"^train\.init = .*source1: it does not exist; name a run"):
+    with pytest.raises(UserError, match=r"^train\.init = .*source1: it does not exist: did you mean source0\?; name"):
         check_settings(changed(tiny_config, f"train.init={tmp_path}/source1"), tmp_path)
     with pytest.raises(UserError, match=r"source0 is the run that --overwrite replaces: take another --workdir"):
         check_settings(changed(tiny_config, f"train.init={run}"), run)

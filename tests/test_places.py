@@ -90,6 +90,7 @@ def test_a_name_that_differs_by_case_or_accents_is_offered(tmp_path: Path) -> No
     (tmp_path / "Train").touch()
     assert similar(tmp_path / "train") == ": did you mean Train?"
     assert "the accents of the first are NFC and of the second NFD" in similar(tmp_path / "Café")
+    assert similar(tmp_path / "Trian") == ": did you mean Train?"
     assert similar(tmp_path / "other") == similar(tmp_path / "no" / "x") == ""
 
 

@@ -120,6 +120,20 @@ def test_a_run_of_given_weights_is_one_once_these_are_safe(
     assert load_run(workdir)[2] == config
 
 
+def test_what_is_no_run_names_the_run_that_may_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "hw3-1" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "runs" / "hw3-1" / "config.toml").touch()
+    for name, message in (
+        ("hw3-1", r"^hw3-1 is not a run: it does not exist: did you mean runs/hw3-1\?; name"),
+        ("runs/hw31", r": did you mean hw3-1\?"),
+        ("runs", r"^runs is not a run: it holds some, hw3-1; name"),
+        ("runs/hw3-1/checkpoints", r"it is a part of one: did you mean runs/hw3-1\?"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_config(Path(name))
+
+
 def test_a_directory_of_something_else_stays(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").touch()
     with pytest.raises(UserError, match="is not empty and not a run"):

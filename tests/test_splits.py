@@ -79,8 +79,30 @@ def test_a_missing_split_names_what_there_is(food: Food) -> None:
         load(root)
     for word in ("data.train", "'train'", str(root / "train"), "does not exist", "training, validation"):
         assert word in str(error.value)
+    assert str(error.value).endswith("; set --data.train training --data.valid validation")
     with pytest.raises(UserError, match=r"data\.valid = 'validation\+old': .*old does not exist"):
         load(root, train="training", valid="validation+old")
+
+
+@pytest.mark.parametrize(
+    ("names", "below", "mend"),
+    [
+        (("food/train/0_0.png", "food/valid/0_0.png"), "", "; another folder holds it: --data.root {root}/food"),
+        (("a/b/c/training/0_0.png",), "", "; another folder holds it: --data.root {root}/a/b/c"),
+        (("train/0_0.png", "valid/0_0.png"), "train", "; another folder holds it: --data.root {root}"),
+        (("a/train/0_0.png", "b/train/0_0.png"), "", "; if these are the classes, set --data.train . --data.valid_fra"),
+        (("cake/1.png", "soup/1.png"), "", "; if these are the classes, set --data.train . --data.valid_fraction 0.2"),
+        (("cake/1.png",), "", "; name the folder that holds train/ and valid/"),
+        (("Train/0_0.png",), "", ": did you mean Train?"),
+        (("train/0_0.png", "train/1_1.png"), "", "; or hold out a share of the training pictures: --data.valid_frac"),
+        (("train/0_0.png", "val/0_0.png"), "", "; set --data.valid val"),
+    ],
+)
+def test_a_missing_split_says_what_to_set(food: Food, names: tuple[str, ...], below: str, mend: str) -> None:
+    root = food(*names)
+    with pytest.raises(UserError) as error:
+        load(root / below)
+    assert mend.format(root=root) in str(error.value)
 
 
 def test_a_missing_root(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from jaxfood.data.decode import is_jpeg
 from jaxfood.data.demo import demo_root
 from jaxfood.data.index import PictureIndex, Positions, check_labels, counted, index_pictures
 from jaxfood.data.labels import NO_LABEL
+from jaxfood.data.layout import mend
 from jaxfood.data.pictures import Pictures, StoredPictures, list_unreadable
 from jaxfood.data.records import Records, class_remarks, doubles, record_split
 from jaxfood.data.shares import select
@@ -186,12 +187,21 @@ def _index_train(root: Path, data: DataConfig, num_classes: int) -> tuple[list[P
     indexes = _index_split(root, "train", data, num_classes, ())
     if num_classes:
         return indexes, num_classes
-    for index in indexes:
+    return indexes, count_classes(indexes)
+
+
+def count_classes(train: Sequence[PictureIndex]) -> int:
+    """How many classes the training pictures have.
+
+    Raises:
+        UserError: a picture has no label, or all have the same.
+    """
+    for index in train:
         check_labels(index, MAX_CLASSES)
-    count = len(indexes[0].classes) or max(int(index.labels.max()) for index in indexes) + 1
+    count = len(train[0].classes) or max(int(index.labels.max()) for index in train) + 1
     if count < 2:
-        raise UserError(f"the training pictures in {indexes[0].root} are all of one class: a classifier needs two")
-    return indexes, count
+        raise UserError(f"the training pictures in {train[0].root} are all of one class: a classifier needs two")
+    return count
 
 
 def _root(data: DataConfig) -> Path:
@@ -219,8 +229,8 @@ def _index_split(
             raise UserError(f"data.{split} = {names!r} has an empty name; write FOLDER or FOLDER+FOLDER")
         if not exists(root / name):
             there = first_few([entry.name for entry in entries(root) if is_folder(entry)], 12) or "no folders"
-            hint = similar(root / name)
-            raise UserError(f"data.{split} = {names!r}: {root / name} does not exist{hint}; {root} holds: {there}")
+            hint = mend(root, split, name)
+            raise UserError(f"data.{split} = {names!r}: {root / name} does not exist; {root} holds: {there}{hint}")
         index = index_pictures(
             root / name, classes, labelled=labelled, num_classes=num_classes, class_order=data.class_order
         )

@@ -2,45 +2,22 @@
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from jaxfood.config.model import MAX_CLASSES
 from jaxfood.data.decode import DecodingError, decode_picture
 from jaxfood.data.index import PictureIndex, check_labels, counted, index_pictures
+from jaxfood.data.layout import TRAIN_FOLDERS, find_layout, find_root, flags
 from jaxfood.data.records import PictureRecord, class_remarks, class_table
-from jaxfood.data.splits import class_names
-from jaxfood.data.unlabeled import TEST_FOLDERS
+from jaxfood.data.splits import class_names, count_classes
 from jaxfood.diagnosis import lines_on
 from jaxfood.errors import UserError, first_few
-from jaxfood.places import entries, exists, is_folder, similar
+from jaxfood.places import entries, is_folder, similar
 
-# As the homework's years, Food-101 and the data sets of others name them; the first that is there counts.
-TRAIN_FOLDERS = ("train", "training/labeled", "training", "meta/train.txt")
-VALID_FOLDERS = ("valid", "validation", "val", "meta/test.txt")
-_VALID_FRACTION = 0.2  # advised where there is no validation folder
 _SAMPLE = 100  # pictures that are decoded
 _IMAGE_SIZE = 128
-
-
-class Layout(NamedTuple):
-    """Where the splits are below a folder; "" for one that is not there."""
-
-    train: str
-    valid: str
-    test: str
-
-
-def find_layout(root: Path) -> Layout:
-    """The splits of a folder by their usual names; where none has one, the folder itself is for training."""
-    train, valid, test = (
-        next((name for name in names if exists(root / name)), "")
-        for names in (TRAIN_FOLDERS, VALID_FOLDERS, TEST_FOLDERS)
-    )
-    return Layout(train or ("" if valid else "."), valid, test)
 
 
 def describe_folder(root: Path) -> Iterator[str]:
@@ -52,12 +29,15 @@ def describe_folder(root: Path) -> Iterator[str]:
     if not is_folder(root):
         raise UserError(f"{root}: no such folder{similar(root)}; name the one that holds train/ and valid/")
     layout = find_layout(root)
+    if layout.train in ("", ".") and (meant := find_root(root)):
+        raise UserError(
+            f"{root} has no training folder, {meant} has: python -m jaxfood.doctor {shlex.quote(str(meant))}"
+        )
     if not layout.train:
         there = first_few([entry.name for entry in entries(root) if is_folder(entry)], 12)
         raise UserError(f"{root} has no training folder ({', '.join(TRAIN_FOLDERS)}); it holds: {there}")
     train = index_pictures(root / layout.train)
-    check_labels(train, MAX_CLASSES)
-    classes = class_names(root, train.classes, len(train.classes) or int(train.labels.max()) + 1)
+    classes = class_names(root, train.classes, count_classes([train]))
     indexes = {"train": train}
     if layout.valid:
         indexes["valid"] = index_pictures(root / layout.valid, classes, num_classes=len(classes))
@@ -72,7 +52,7 @@ def describe_folder(root: Path) -> Iterator[str]:
     passed_over = {index.root: index.passed_over for index in indexes.values() if index.passed_over}
     remarks += [f"passed over in {folder}: {counted(kinds)}" for folder, kinds in passed_over.items()]
     yield from lines_on("", [*remarks, *_decode_some(indexes)])
-    yield from lines_on("command", [_command(root, layout)])
+    yield from lines_on("command", [f"python -m jaxfood.train --data.root {shlex.quote(str(root))}{flags(layout)}"])
 
 
 def _records(split: str, index: PictureIndex) -> Iterator[PictureRecord]:
@@ -103,14 +83,3 @@ def _decode_some(indexes: dict[str, PictureIndex]) -> Iterator[str]:
             f"{len(rows)} pictures that were tried decode; all {len(pictures)} take about {seconds:.0f} s of a core, "
             "once"
         )
-
-
-def _command(root: Path, layout: Layout) -> str:
-    words: Sequence[str] = ["python -m jaxfood.train --data.root", shlex.quote(str(root))]
-    if layout.train != "train":
-        words = [*words, "--data.train", layout.train]
-    if not layout.valid:
-        words = [*words, f"--data.valid_fraction {_VALID_FRACTION}"]
-    elif layout.valid != "valid":
-        words = [*words, "--data.valid", layout.valid]
-    return " ".join(words)

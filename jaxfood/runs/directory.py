@@ -13,7 +13,7 @@ import jax
 from jaxfood.config.loading import Source, merge, read_toml, to_toml
 from jaxfood.config.sections import Config
 from jaxfood.data.records import Records
-from jaxfood.errors import UserError
+from jaxfood.errors import UserError, first_few
 from jaxfood.files import is_remote, read_bytes, reading, reason, remove, to_path, write_whole
 from jaxfood.model.network import Network
 from jaxfood.model.networks import init_variables, make_model
@@ -37,6 +37,7 @@ EVALUATION = "evaluation"
 REPORT = "report.html"
 FORMAT_FILE = "run.json"
 FORMAT = 1  # of a run on disk: raise it when an older jaxfood could not read what this one writes
+_PARENT = Path("runs")  # of a run that is not told where to go
 _TOLD = (METRICS, LOG, TENSORBOARD, WANDB, TRACKERS, LANDSCAPE, EVALUATION, REPORT)
 _OWN = (CONFIG, CLASSES, PICTURES, TEACHERS, *_TOLD, CHECKPOINTS, FORMAT_FILE)
 
@@ -63,7 +64,7 @@ def is_half_made(workdir: Path) -> bool:
     return is_file(workdir / FORMAT_FILE) and not is_file(workdir / CONFIG)
 
 
-def make_workdir(name: str, parent: Path = Path("runs")) -> Path:
+def make_workdir(name: str, parent: Path = _PARENT) -> Path:
     """The next free `runs/NAME-N`, made by this process and no other."""
     for _ in range(100):
         taken = [path.name.removeprefix(f"{name}-") for path in parent.glob(f"{glob.escape(name)}-*")]
@@ -205,10 +206,17 @@ def read_stored(workdir: Path, *later: Source) -> Config:
 
 
 def _missing(workdir: Path) -> str:
+    """Why a directory is no run, and which may have been meant."""
     if not exists(workdir):
-        return f"it does not exist{similar(workdir)}"
+        begun = _PARENT / workdir.name  # where a training puts its run
+        return f"it does not exist{f': did you mean {begun}?' if is_run(begun) else similar(workdir)}"
     if is_half_made(workdir):
         return "whoever made it was ended before it was one: begin it again there"
+    if is_run(workdir.parent):
+        return f"it is a part of one: did you mean {workdir.parent}?"
+    below = entries(workdir) if is_folder(workdir) and not is_remote(workdir) else []
+    if runs := [path.name for path in below if is_run(path)]:
+        return f"it holds some, {first_few(runs, 12)}"
     return f"it has no {CONFIG} with {CHECKPOINTS}/ beside it"
 
 
