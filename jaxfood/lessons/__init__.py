@@ -73,6 +73,11 @@ LESSONS = {
         "有预热和没有预热时最大的稳定学习率，以及预热带走的尖锐度",
         takes_images=True,
     ),
+    "outliers": Lesson(
+        "as many outlying eigenvalues as classes less one, and the gradient among them",
+        "离群的特征值恰好比类别数少一个，梯度就在它们那里",
+        takes_images=True,
+    ),
     "residual": Lesson(
         "the homework's residual sample network, whose first steps go wild, and the same skips scaled well",
         "作业里的残差示例网络，开头几步就失控；同样的残差连接，尺度合适就不会",
