@@ -38,6 +38,10 @@ LESSONS = {
         "saddles at high loss, minima at low: the share of positive eigenvalues at small gradients",
         "损失高处是鞍点，低处是最小值：梯度很小的点上，正特征值所占的比例",
     ),
+    "index-and-loss": Lesson(
+        "the higher a critical point, the more ways lead down: the exact law, the measured one, its exponent",
+        "临界点越高，往下的路越多：精确的规律、测到的规律，以及它的指数",
+    ),
     "linear-regression": Lesson(
         "the notes' seven points: all of them, one or a few at each step of gradient descent",
         "讲义里的七个样本：梯度下降每一步用全部、一个或几个",
