@@ -17,7 +17,6 @@ from jaxfood.landscape import (
     expand_downhill,
     extreme_eigenvalues,
     find_critical_point,
-    gradient_rounding,
     inertia,
     judge,
     linear_autoencoder,
@@ -85,7 +84,7 @@ def _search_linear() -> dict[str, Any]:
             continue
         point = Point(objective, end.params)
         pairs = extreme_eigenvalues(point, SpectrumSettings())
-        verdict = judge(expand_downhill(point), pairs, Tolerances(), gradient_rounding(point, pairs))
+        verdict = judge(expand_downhill(point), pairs, Tolerances(), rounding=TOLERANCE)
         truth = problem.points[int(np.abs(losses - point.loss).argmin())]
         found.append(
             {

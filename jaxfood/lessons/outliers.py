@@ -100,7 +100,8 @@ def _look(point: Point, task: Pictures, batches: np.ndarray) -> dict[str, Any]:
     """What stands at a point.
 
     Returns:
-        `loss`, `accuracy`; the largest `eigenvalues`, with the largest `residual` of the outlying ones; where the
+        `loss`, `accuracy`; the largest `eigenvalues`, with the largest `residual` of the outlying ones (of the
+        last of the others so few products tell less: they come out a little low); where the
         widest `gap` of neighbours lies, and their `ratio`; the `share` of the gradient's square in the span of the
         first classes - 1 eigenvectors, and the mean of single batches' (`batch_share`); `mean_derivative`: what those
         eigenvalues are by the mean derivative alone, and the `overlap` of both spans, from 0 to 1.
