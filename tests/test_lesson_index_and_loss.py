@@ -40,7 +40,7 @@ def test_the_ladder_of_equal_variances_has_the_exponent_2_and_of_falling_ones_le
 @pytest.mark.parametrize("name", NETWORKS)
 def test_without_weights_the_loss_is_1_and_half_the_decay_times_their_squares_comes_to_it(name: str) -> None:
     network = NETWORKS[name]
-    loss = tanh_networks.loss_of(network, seed=1)
+    loss = jax.jit(tanh_networks.loss_of(network, seed=1))
     params = jnp.zeros(network.size).at[0].set(2.0)  # a hidden unit that no output sees
     assert float(loss(jnp.zeros(network.size))) == pytest.approx(1)
     assert float(loss(params)) == pytest.approx(1 + 2 * network.weight_decay)

@@ -31,6 +31,7 @@ def test_the_share_is_that_of_the_square() -> None:
     assert lesson.share_in_span(np.eye(3)[:2], np.array([1.0, 2.0, 2.0])) == pytest.approx(5 / 9)
 
 
+@pytest.mark.slow
 def test_where_all_pictures_are_one_the_mean_derivative_is_all_of_gauss_newton() -> None:
     inputs = np.tile(np.random.default_rng(0).uniform(size=(1, 4)), (5, 1)).astype(np.float32)
     params = few_classes.init_params(4, 3, seed=0)
