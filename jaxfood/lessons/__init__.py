@@ -38,6 +38,10 @@ LESSONS = {
         "saddles at high loss, minima at low: the share of positive eigenvalues at small gradients",
         "损失高处是鞍点，低处是最小值：梯度很小的点上，正特征值所占的比例",
     ),
+    "index-and-loss": Lesson(
+        "the higher a critical point, the more ways lead down: the exact law, the measured one, its exponent",
+        "临界点越高，往下的路越多：精确的规律、测到的规律，以及它的指数",
+    ),
     "linear-regression": Lesson(
         "the notes' seven points: all of them, one or a few at each step of gradient descent",
         "讲义里的七个样本：梯度下降每一步用全部、一个或几个",
@@ -72,6 +76,11 @@ LESSONS = {
     "warm-up": Lesson(
         "the largest stable rate with and without warm-up, and the sharpness that warm-up takes away",
         "有预热和没有预热时最大的稳定学习率，以及预热带走的尖锐度",
+        takes_images=True,
+    ),
+    "outliers": Lesson(
+        "as many outlying eigenvalues as classes less one, and the gradient among them",
+        "离群的特征值恰好比类别数少一个，梯度就在它们那里",
         takes_images=True,
     ),
     "mode-connectivity": Lesson(
