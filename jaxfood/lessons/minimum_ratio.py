@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import least_squares
 from scipy.stats import spearmanr
 
 from jaxfood.config.landscape import SpectrumSettings, Tolerances
 from jaxfood.landscape import Objective, Point, minimum_ratio, spectral_density
 from jaxfood.lessons.descent import descend, optimizer_settings
+from jaxfood.lessons.least_gradient import least_gradient
 from jaxfood.report.page import Page
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def survey(seeds: Sequence[int]) -> list[dict[str, Any]]:
         for seed in seeds:
             way = descend(loss, _initial(seed).tolist(), SETTINGS, STEPS).points
             for step in STARTS:
-                least = _least_gradient(gradient, hessian, way[step])
+                least = least_gradient(gradient, hessian, way[step], tolerance=1e-14, evaluations=EVALUATIONS)
                 for found_by, params in ((FROM_TRAINING, way[step]), (FROM_MINIMISING, least)):
                     points.append({"seed": seed, "step": step, "found_by": found_by, **_shares(objective, params)})
     return points
@@ -86,23 +86,6 @@ def _initial(seed: int) -> np.ndarray:
     """Normal numbers; each layer's divided by the root of how many it sums."""
     scales = np.repeat([INPUTS**-0.5, HIDDEN**-0.5], [INPUTS * HIDDEN, SIZE - INPUTS * HIDDEN])
     return np.random.default_rng([1, seed]).standard_normal(SIZE) * scales
-
-
-def _least_gradient(gradient: Callable[..., Any], hessian: Callable[..., Any], start: np.ndarray) -> np.ndarray:
-    """Where |g|^2 is least near a start: Levenberg-Marquardt on the equations g = 0, whose Jacobian is the Hessian.
-
-    Unlike training it goes up as well as down, so it ends in saddles too. It need not reach 0.
-    """
-    found = least_squares(
-        lambda params: np.asarray(gradient(params)),
-        start,
-        lambda params: np.asarray(hessian(params)),
-        method="lm",
-        **dict.fromkeys(("ftol", "xtol", "gtol"), 1e-14),
-        max_nfev=EVALUATIONS,
-    )
-    params: np.ndarray = found.x
-    return params
 
 
 def _shares(objective: Objective, params: np.ndarray) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import least_squares
 
 from jaxfood.landscape import Objective, Point, Search, find_critical_point
 from jaxfood.lessons.descent import descend, optimizer_settings
+from jaxfood.lessons.least_gradient import least_gradient
 
 SETTINGS = optimizer_settings("momentum", 0.1)
 STEPS = 3000
@@ -82,23 +82,9 @@ def survey(network: Network, seed: int) -> list[dict[str, Any]]:
             start = scale * np.random.default_rng([1, seed, number]).standard_normal(network.size)
             way = descend(loss, start.tolist(), SETTINGS, STEPS).points
             for step in TAKEN:
-                least = _least_gradient(gradient, hessian, way[step])
+                least = least_gradient(gradient, hessian, way[step], tolerance=1e-15, evaluations=EVALUATIONS)
                 points.append({"scale": scale, "step": step, **_judged(objective, hessian, least)})
     return points
-
-
-def _least_gradient(gradient: Callable[..., Any], hessian: Callable[..., Any], start: np.ndarray) -> np.ndarray:
-    """Where |g|^2 is least near a start, as in `minimum_ratio`: the way there, by compiled Hessians, is a second."""
-    found = least_squares(
-        lambda params: np.asarray(gradient(params)),
-        start,
-        lambda params: np.asarray(hessian(params)),
-        method="lm",
-        **dict.fromkeys(("ftol", "xtol", "gtol"), 1e-15),
-        max_nfev=EVALUATIONS,
-    )
-    params: np.ndarray = found.x
-    return params
 
 
 def _judged(objective: Objective, hessian: Callable[..., Any], params: np.ndarray) -> dict[str, Any]:
